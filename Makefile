@@ -1,0 +1,42 @@
+# Two commands do everything on a fresh machine: `make repro` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+# DVC starts the stages with the `python` that it finds on PATH.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help repro test check lock clean
+
+help:                    ## say what there is
+	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1|/p' Makefile | column -t -s '|'
+
+repro: .venv/run         ## run the pipeline: what has changed, and no more
+	dvc repro
+
+test: .venv/development  ## run the tests
+	pytest
+
+check: .venv/development ## lint
+	ruff check .
+	ruff format --check .
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $$($(PYTHON) --version) is too old, 3.11 or later is needed: make PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/run: requirements.txt | .venv/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+.venv/development: requirements-dev.txt .venv/run
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+COMPILE := uv pip compile --quiet --universal --generate-hashes --fork-strategy fewest \
+  --python-version 3.11 --custom-compile-command 'make lock' --upgrade
+lock: .venv/development  ## take the newest versions that the two .in files admit
+	$(COMPILE) requirements.in --output-file requirements.txt
+	$(COMPILE) requirements-dev.in --output-file requirements-dev.txt
+
+clean:                   ## remove the environment
+	rm -rf .venv

@@ -1,0 +1,1 @@
+"""The pipeline's stages: what `dvc repro` runs, each as `python -m stages.NAME`."""

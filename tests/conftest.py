@@ -1,0 +1,155 @@
+"""Real digits in MNIST's form, and what the stages make of them on a tiny configuration.
+
+scikit-learn ships 1,797 real handwritten digits of 8 x 8 pixels; every test that needs images works
+on some of them. What is expensive is made once a worker.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from stages import model, prepare, runtime, train
+from stages.dataset import write_arrays
+from stages.params import UserError
+from tools.handwriting import to_mnist
+
+ROOT = Path(__file__).parent.parent
+TINY = {
+    "prepare": {"validation_share": 0.1},
+    "train": {
+        "filters": [8, 16],
+        "dense_units": 32,
+        "epochs": 1,
+        "batch_size": 32,
+        "learning_rate": 0.01,
+    },
+    "evaluate": {"calibration_bins": 5, "mistakes": 6},
+}
+
+
+def pytest_collection_modifyitems(items):
+    """Start with the module that takes longest, so that the other worker does all the rest."""
+    items.sort(key=lambda item: item.path.name != "test_pipeline.py")
+
+
+@pytest.fixture(scope="session")
+def params() -> dict:
+    """params.yaml as it is committed."""
+    return yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def tiny(params) -> dict:
+    """params.yaml with a network and a training that take a moment."""
+    return {name: section | TINY[name] for name, section in params.items()}
+
+
+@pytest.fixture(scope="session")
+def tiny_yaml(tiny, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("params") / "params.yaml"
+    path.write_text(yaml.safe_dump(tiny), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def raw() -> dict[str, np.ndarray]:
+    """500 training and 200 test digits, uint8 (n, 28, 28), light ink on black."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    enlarged = np.kron(digits.images[:700], np.ones((3, 3)))  # each pixel becomes 3 x 3
+    images = np.pad(enlarged * 255 / 16, ((0, 0), (2, 2), (2, 2))).round().astype(np.uint8)
+    labels = digits.target[:700].astype(np.uint8)
+    return {
+        "x_train": images[:500],
+        "y_train": labels[:500],
+        "x_test": images[500:],
+        "y_test": labels[500:],
+    }
+
+
+@pytest.fixture(scope="session")
+def raw_npz(raw, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("raw") / "mnist.npz"
+    write_arrays(path, compressed=False, **raw)
+    return path
+
+
+@pytest.fixture(scope="session")
+def prepared(raw_npz, tiny_yaml, tmp_path_factory) -> Path:
+    """The folder with train.npz, validation.npz and test.npz."""
+    folder = tmp_path_factory.mktemp("prepared")
+    splits = [f"--{split}={folder / split}.npz" for split in ("train", "validation", "test")]
+    prepare.main([f"--params={tiny_yaml}", f"--raw={raw_npz}", *splits])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_train(prepared):
+    """Call the stage with a params.yaml, and return the folder into which it wrote."""
+
+    def call(params_yaml: Path, folder: Path) -> Path:
+        train.main(
+            [
+                f"--params={params_yaml}",
+                f"--train={prepared / 'train.npz'}",
+                f"--validation={prepared / 'validation.npz'}",
+                f"--model={folder / 'cnn.keras'}",
+                f"--history={folder / 'training.csv'}",
+                f"--environment={folder / 'environment.json'}",
+            ]
+        )
+        return folder
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def trained(run_train, tiny_yaml, tmp_path_factory) -> Path:
+    """The folder with cnn.keras, training.csv and environment.json of the tiny training."""
+    return run_train(tiny_yaml, tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="session")
+def reader(tmp_path_factory) -> Path:
+    """A small model that has learned 300 digits of scikit-learn's, as tools.handwriting forms them.
+
+    The tiny training leaves a model that reads no better than it should; this one reads what the
+    tests of the tools show to it.
+    """
+    from sklearn.datasets import load_digits
+
+    runtime.start_tensorflow(seed=0, threads=2)
+    digits = load_digits()
+    seen = [to_mnist(Image.fromarray(np.uint8(digit * 15))) for digit in digits.images[:300]]
+    network = model.build((8, 16), 3, 32, 0.0)
+    network.compile("adam", "sparse_categorical_crossentropy")
+    images = np.stack(seen)[..., np.newaxis].astype(np.float32) / 255
+    network.fit(images, digits.target[:300], epochs=15, batch_size=10, verbose=0)
+    path = tmp_path_factory.mktemp("reader") / "cnn.keras"
+    model.save(network, path)
+    return path
+
+
+@pytest.fixture
+def tf():
+    """TensorFlow, in the state in which each stage starts it."""
+    return runtime.start_tensorflow(seed=42, threads=2)
+
+
+@pytest.fixture
+def refusal():
+    """Call a function that must refuse its input; return the message, which is one line."""
+
+    def call(function, *args, **kwargs) -> str:
+        with pytest.raises(UserError) as caught:
+            function(*args, **kwargs)
+        message = str(caught.value)
+        assert message
+        assert "\n" not in message
+        return message
+
+    return call

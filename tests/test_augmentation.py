@@ -1,0 +1,78 @@
+"""The moves of the augmentation, against SciPy's affine transform and against their bounds."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.ndimage import affine_transform, center_of_mass
+
+from stages.augmentation import augment
+
+KEY = np.array([42, 7], np.int64)
+
+
+@pytest.fixture(autouse=True)
+def started(tf):
+    """The kernels run as in training: pinned threads, deterministic."""
+
+
+@pytest.fixture
+def images():
+    """200 equal smooth blobs right of the centre."""
+    y, x = np.mgrid[:28, :28]
+    blob = np.exp(-((x - 17.5) ** 2 + (y - 13.5) ** 2) / 12).astype(np.float32)
+    return np.tile(blob[np.newaxis, ..., np.newaxis], (200, 1, 1, 1))
+
+
+def centres(moved) -> np.ndarray:
+    """The centre of mass of each image relative to the image's, (n, 2) as (down, right)."""
+    return np.array([center_of_mass(image[..., 0]) for image in np.asarray(moved)]) - 13.5
+
+
+def test_agrees_with_scipy(tf, images):
+    moved = augment(images, KEY, shift=2, rotation=10, scale=0.1).numpy()
+    angle, zoom, right, down = tf.random.stateless_uniform([4, 200], KEY, -1.0, 1.0).numpy()
+    angle, zoom = np.radians(10 * angle), np.exp(zoom * np.log(1.1))
+    for i in range(20):
+        cos, sin = zoom[i] * math.cos(angle[i]), zoom[i] * math.sin(angle[i])
+        matrix = np.array([[cos, sin], [-sin, cos]])  # SciPy counts rows first
+        centre = np.array([13.5, 13.5])
+        offset = centre - matrix @ centre + 2 * np.array([down[i], right[i]])
+        expected = affine_transform(images[i, ..., 0], matrix, offset, order=1)
+        # The two differ in how they fade to paper at the border.
+        np.testing.assert_allclose(moved[i, 5:-5, 5:-5, 0], expected[5:-5, 5:-5], atol=1e-5)
+
+
+def test_without_moves_nothing_changes(images):
+    np.testing.assert_array_equal(augment(images, KEY, shift=0, rotation=0, scale=0), images)
+
+
+def test_a_shift_stays_within_its_bound_and_uses_it(images):
+    offsets = centres(augment(images, KEY, shift=3, rotation=0, scale=0)) - centres(images)
+    assert np.abs(offsets).max() <= 3.01
+    assert (offsets.min(axis=0) < -2.5).all()
+    assert (offsets.max(axis=0) > 2.5).all()
+
+
+def test_a_turn_is_about_the_centre_and_within_its_bound(images):
+    down, right = centres(augment(images, KEY, shift=0, rotation=30, scale=0)).T
+    angles = np.degrees(np.arctan2(down, right))
+    np.testing.assert_allclose(np.hypot(down, right), 4, atol=0.05)
+    assert 25 < np.abs(angles).max() <= 30.5
+
+
+def test_a_zoom_is_as_likely_to_grow_as_to_shrink(images):
+    _, right = centres(augment(images, KEY, shift=0, rotation=0, scale=0.25)).T
+    zooms = right / 4
+    assert 1 / 1.26 < zooms.min() < 0.85
+    assert 1.2 < zooms.max() < 1.26
+    assert 0.35 < (zooms > 1).mean() < 0.65
+
+
+def test_each_image_has_moves_of_its_own_and_a_key_repeats_them(images):
+    moves = {"shift": 2, "rotation": 10, "scale": 0.1}
+    first = augment(images, KEY, **moves).numpy()
+    assert len(np.unique(first.reshape(200, -1), axis=0)) == 200
+    np.testing.assert_array_equal(augment(images, KEY, **moves), first)
+    other = augment(images, np.array([42, 8], np.int64), **moves)
+    assert not np.array_equal(other, first)
