@@ -4,7 +4,7 @@ BIN := .venv/bin
 # DVC starts the stages with the `python` that it finds on PATH.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help repro test check lock clean
+.PHONY: help repro test verify check lock clean
 
 help:                    ## say what there is
 	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1|/p' Makefile | column -t -s '|'
@@ -14,6 +14,9 @@ repro: .venv/run         ## run the pipeline: what has changed, and no more
 
 test: .venv/development  ## run the tests
 	pytest
+
+verify: .venv/run        ## prove that the committed results are what the committed code gives
+	python -m tools.verify
 
 check: .venv/development ## lint
 	ruff check .

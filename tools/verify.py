@@ -1,0 +1,210 @@
+"""Prove that the committed results are what the committed code gives: `make verify`.
+
+    python -m tools.verify
+
+Clones HEAD into a temporary folder, runs the whole pipeline there from nothing (only the raw data
+is taken from here where its hash is right) and compares every output with the committed dvc.lock.
+
+Exit code 0: every output has the recorded bytes; or the environment differs from the recorded one,
+the difference is named, and the results lie within the tolerance for that. Exit code 1 otherwise.
+"""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stages.params import UserError, run
+
+# How far the results may lie from the recorded ones in another environment: each is twice the
+# largest difference that `python -m benchmarks.accuracy variants` found between the recorded
+# environment and the same training with other instruction sets and numbers of threads.
+ACCURACY_TOLERANCE = 0.0026  # absolute, share of the test images
+LOG_LOSS_TOLERANCE = 0.0012  # absolute, nats
+AGREEMENT_BOUND = 0.9952  # least share of the test images read alike
+
+# Parameters that say how to compute, not what. They stand in environment.json too.
+HOW = ("train.threads", "train.precision")
+
+Lock = dict[str, dict[str, Any]]  # stage: its entry in dvc.lock
+
+
+def outputs(lock: Lock) -> dict[str, str]:
+    """Return {path: hash} of every output of every stage."""
+    return {out["path"]: out["md5"] for entry in lock.values() for out in entry.get("outs", [])}
+
+
+def causes(recorded: Lock, obtained: Lock) -> list[str]:
+    """Return what the two runs were given that differs: stages, commands, code, parameters.
+
+    A dependency that is an output of another stage is a consequence, not a cause; a parameter that
+    only says how to compute belongs to the environment.
+    """
+    found = [
+        f"stage '{name}' is in only one of the two runs" for name in recorded.keys() ^ obtained
+    ]
+    for stage in recorded.keys() & obtained:
+        old, new = recorded[stage], obtained[stage]
+        if old["cmd"] != new["cmd"]:
+            found.append(f"command of stage '{stage}': recorded {old['cmd']!r}, now {new['cmd']!r}")
+        for path in _different(_given(old), _given(new)):
+            if path not in outputs(recorded):
+                found.append(f"{path} (stage '{stage}') is not the one that was recorded")
+        old_params, new_params = _flat(old.get("params", {})), _flat(new.get("params", {}))
+        for key in _different(old_params, new_params):
+            if key not in HOW:
+                found.append(f"{key}: recorded {old_params.get(key)}, now {new_params.get(key)}")
+    return sorted(found)
+
+
+def _given(entry: dict[str, Any]) -> dict[str, str]:
+    return {dependency["path"]: dependency["md5"] for dependency in entry.get("deps", [])}
+
+
+def _flat(params: dict[str, dict[str, Any]]) -> dict[str, object]:
+    """Return {'section.key': value} of a lock entry's {file: {section: {key: value}}}."""
+    return {
+        f"{section}.{key}": value
+        for file in params.values()
+        for section, values in file.items()
+        for key, value in values.items()
+    }
+
+
+def _different(old: dict, new: dict) -> list[str]:
+    return sorted(key for key in old.keys() | new if old.get(key) != new.get(key))
+
+
+def table(recorded: dict[str, str], obtained: dict[str, str]) -> str:
+    """Return one line an output: path, recorded hash, obtained hash, whether they are the same."""
+    rows = [("output", "recorded", "obtained", "")]
+    for path in sorted(recorded.keys() | obtained):
+        old, new = recorded.get(path, "none"), obtained.get(path, "none")
+        rows.append((path, old, new, "same" if old == new else "DIFFERS"))
+    return "\n".join(f"{path:<30} {old:<32} {new:<32} {word}" for path, old, new, word in rows)
+
+
+def judge(recorded: Path, obtained: Path) -> list[tuple[str, float, float, bool]]:
+    """Return (quantity, value, bound, within) of two reports folders' results."""
+    old, new = (
+        json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        for folder in (recorded, obtained)
+    )
+    read = []
+    for folder in (recorded, obtained):
+        with (folder / "predictions.csv").open(encoding="utf-8", newline="") as stream:
+            read.append([row["predicted"] for row in csv.DictReader(stream)])
+    agreement = sum(a == b for a, b in zip(*read, strict=True)) / len(read[0])
+    accuracy = abs(new["accuracy"] - old["accuracy"])
+    log_loss = abs(new["log_loss"] - old["log_loss"])
+    return [
+        ("accuracy, difference", accuracy, ACCURACY_TOLERANCE, accuracy <= ACCURACY_TOLERANCE),
+        ("log loss, difference", log_loss, LOG_LOSS_TOLERANCE, log_loss <= LOG_LOSS_TOLERANCE),
+        ("images read alike, share", agreement, AGREEMENT_BOUND, agreement >= AGREEMENT_BOUND),
+    ]
+
+
+def verdict(recorded: Path, obtained: Path) -> tuple[bool, str]:
+    """Compare two checkouts after their runs; return whether the results stand, and a report."""
+    old_lock, new_lock = (
+        yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+        for folder in (recorded, obtained)
+    )
+    old, new = outputs(old_lock), outputs(new_lock)
+    report = [table(old, new), ""]
+    if found := causes(old_lock, new_lock):
+        report += [
+            "FAILED: dvc.lock records another run than what is committed:",
+            *(f"  {cause}" for cause in found),
+            "Run 'make repro' and commit dvc.lock and reports/ with the change.",
+        ]
+        return False, "\n".join(report)
+    if old == new:
+        report.append(f"Verified: all {len(old)} outputs have the recorded bytes.")
+        return True, "\n".join(report)
+
+    old_environment, new_environment = (
+        json.loads((folder / "reports/environment.json").read_text(encoding="utf-8"))
+        for folder in (recorded, obtained)
+    )
+    differences = _different(old_environment, new_environment)
+    if not differences:
+        report.append(
+            "FAILED: outputs differ in the recorded environment, where they must not: "
+            "something leaks into the result."
+        )
+        return False, "\n".join(report)
+    report.append("The environment is not the recorded one, so bytes may differ:")
+    for key in differences:
+        report.append(
+            f"  {key}: recorded {old_environment.get(key)}, here {new_environment.get(key)}"
+        )
+    judged = judge(recorded / "reports", obtained / "reports")
+    report.append("Judged by tolerance instead:")
+    for quantity, value, bound, within in judged:
+        report.append(f"  {quantity}: {value:.4f}, bound {bound:.4f}: {'ok' if within else 'NO'}")
+    stands = all(within for *_, within in judged)
+    report.append("Verified within tolerance." if stands else "FAILED: outside the tolerance.")
+    return stands, "\n".join(report)
+
+
+def clone(source: Path, target: Path) -> None:
+    """Clone the committed state of `source` into `target`."""
+    try:
+        subprocess.run(
+            ["git", "clone", "--quiet", "--no-hardlinks", source, target],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    except subprocess.CalledProcessError as error:
+        raise UserError(f"{source}: cannot be cloned: {error.stderr.strip()}") from None
+    if not (target / "dvc.lock").is_file():
+        raise UserError("dvc.lock is not committed; run 'make repro' and commit what it gives")
+
+
+def reproduce(folder: Path, raw: Path) -> None:
+    """Run every stage in `folder` with an empty cache, its output shown as it comes."""
+    # The user's own DVC configuration may share a cache between projects.
+    (folder / ".dvc/config.local").write_text("[cache]\n    dir = cache\n", encoding="utf-8")
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    }
+    if (raw / "mnist.npz").is_file():
+        environment["MNIST_DIR"] = str(raw.resolve())  # fetch checks every hash
+    try:
+        subprocess.run(["dvc", "repro", "--force"], cwd=folder, env=environment, check=True)
+    except subprocess.CalledProcessError as error:
+        raise UserError(
+            f"the pipeline failed in a fresh clone (exit code {error.returncode})"
+        ) from None
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args(argv)
+    if subprocess.run(
+        ["git", "status", "--porcelain"], check=True, capture_output=True, text=True
+    ).stdout:
+        print("note: the committed state is verified; changes that are not committed are left out")
+    with tempfile.TemporaryDirectory(prefix="verify-") as folder:
+        recorded, obtained = Path(folder, "recorded"), Path(folder, "obtained")
+        clone(Path(), recorded)
+        clone(Path(), obtained)
+        reproduce(obtained, Path("data/raw"))
+        stands, report = verdict(recorded, obtained)
+    print(f"\n{report}")
+    return 0 if stands else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))
