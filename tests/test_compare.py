@@ -1,0 +1,241 @@
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+
+from stages.params import UserError, run
+from tests.revisions import PROJECT, commit, git, make_history
+from tools import compare
+
+HEADER = "index,actual,predicted,probability"
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory):
+    root = tmp_path_factory.mktemp("history")
+    make_history(root)
+    return root
+
+
+@pytest.fixture
+def inside(history, monkeypatch):
+    monkeypatch.chdir(history)
+    return history
+
+
+def predictions(actual, *changes):
+    """Return a model's readings of `actual`: right but for the (position, digit) in `changes`."""
+    predicted = np.array(actual)
+    for position, digit in changes:
+        predicted[position] = digit
+    return predicted
+
+
+def readings(only_a, only_b, n=100):
+    """Return (actual, a, b) of n images, all ones: so many that just A and just B reads rightly."""
+    actual = np.ones(n, dtype=np.int64)
+    a, b = actual.copy(), actual.copy()
+    b[:only_a] = 7
+    a[only_a : only_a + only_b] = 7
+    return actual, a, b
+
+
+def test_a_table_worked_by_hand():
+    actual = np.array([0, 0, 1, 1, 2, 2, 3, 3, 4, 4])
+    a = predictions(actual, (0, 6), (2, 7), (3, 7), (9, 8))  # wrong: a 0, both 1s, a 4
+    b = predictions(actual, (0, 5), (4, 7))  # wrong: the same 0 as another digit, a 2
+    result = compare.compare(actual, a, b)
+    assert (result["images"], result["a"]["wrong"], result["b"]["wrong"]) == (10, 4, 2)
+    assert (result["a"]["accuracy"], result["b"]["accuracy"]) == (0.6, 0.8)
+    assert (result["only_a_right"], result["only_b_right"], result["read_differently"]) == (1, 3, 5)
+    # Of 4 images that one alone reads rightly: 2 (C(4,0) + C(4,1)) / 2^4 = 10/16.
+    assert result["p_value"] == pytest.approx(0.625)
+    # Wilson, z = 1.959964, 6 of 10: (0.6 + z²/20 ± z sqrt(0.024 + z²/400)) / (1 + z²/10).
+    assert result["a"]["interval_95"] == pytest.approx((0.3127, 0.8318), abs=1e-4)
+    assert result["digits"][0] == {"digit": 1, "images": 2, "only_a_right": 0, "only_b_right": 2}
+    assert sum(row["only_b_right"] for row in result["digits"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("only_a", "only_b", "expected"),
+    [
+        (9, 14, "B is better on 14 images and worse on 9; a difference this small is expected by "
+                "chance (p = 0.40)."),
+        (14, 9, "A is better on 14 images and worse on 9; a difference this small is expected by "
+                "chance (p = 0.40)."),
+        (5, 14, "B is better on 14 images and worse on 5; a difference this small may well be "
+                "chance (p = 0.064)."),
+        (4, 14, "B is better on 14 images and worse on 4; a difference this large is hardly chance "
+                "(p = 0.031)."),
+        (0, 40, "B is better on 40 images and worse on 0; a difference this large is hardly chance "
+                "(p < 0.0001)."),
+        (9, 10, "B is better on 10 images and worse on 9; a difference this small is expected by "
+                "chance (p = 1.0)."),
+        (9, 9, "Each reads 9 images rightly that the other does not: neither is better."),
+        (0, 0, "A and B read all 100 images alike: nothing tells them apart."),
+    ],
+)  # fmt: skip
+def test_the_sentence(only_a, only_b, expected):
+    assert compare.sentence(compare.compare(*readings(only_a, only_b))) == expected
+
+
+def test_mistakes_that_differ_are_not_called_alike():
+    actual = np.array([1, 2, 3])
+    result = compare.compare(actual, np.array([1, 2, 4]), np.array([1, 2, 5]))
+    expected = "Each reads no image rightly that the other does not: neither is better."
+    assert compare.sentence(result) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "is not"),
+        (HEADER + "\n", "is not"),
+        ("index,actual\n0,1\n", "is not"),
+        (f"{HEADER}\n0,7,7,0.9\n1,2,2", "line 3 is damaged"),
+        (f"{HEADER}\n0,7,7,0.9,1\n", "line 2 is damaged"),
+        (f"{HEADER}\n0,7,10,0.9\n", "line 2 is damaged"),
+        (f"{HEADER}\n0,-1,1,0.9\n", "line 2 is damaged"),
+        (f"{HEADER}\n1,7,7,0.9\n", "line 2 is damaged"),
+        (f"{HEADER}\n0,7,7,nan\n", "line 2 is damaged"),
+        (f"{HEADER}\n0,7,seven,0.9\n", "line 2 is damaged"),
+        (f"{HEADER}\n99999999999999999999,7,7,0.9\n", "line 2 is damaged"),
+        (f"{HEADER}\n<<<<<<< HEAD\n0,7,7,0.9\n", "line 2 is damaged"),
+    ],
+)
+def test_a_damaged_file_is_refused(text, expected):
+    with pytest.raises(UserError, match=f"FILE: .*{expected}"):
+        compare.parse(text, "FILE")
+
+
+def test_revisions_of_every_kind(inside, capsys):
+    git(inside, "tag", "--annotate", "--message", "x", "v1", "good")
+    baseline, poor = git(inside, "rev-parse", "good"), git(inside, "rev-parse", "poor")
+    git(inside, "update-ref", f"refs/exps/{baseline[:2]}/{baseline[2:]}/wild-idea", poor)
+    sentences = set()
+    for a, b in [("good", "poor"), ("v1", "wild-idea"), (baseline[:8], poor), ("HEAD~2", "HEAD")]:
+        compare.main([a, b])
+        output = capsys.readouterr().out
+        assert all(len(line) <= 80 for line in output.splitlines()[:-1])
+        sentences.add(output.splitlines()[-1])
+    compare.main(["good"])
+    assert "B: workspace" in (output := capsys.readouterr().out)
+    sentences.add(output.splitlines()[-1])
+    assert len(sentences) == 1
+    assert sentences.pop().startswith("A is better on ")
+    assert git(inside, "status", "--porcelain") == ""
+
+
+def test_a_revision_against_itself(inside, capsys):
+    compare.main(["poor", "HEAD"])
+    assert "read all 10,000 images alike" in capsys.readouterr().out
+
+
+def test_json(inside, capsys):
+    compare.main(["good", "other", "--json"])
+    result = json.loads(capsys.readouterr().out)
+    assert (result["a"]["revision"], result["b"]["revision"]) == ("good", "other")
+    assert result["a"]["wrong"] == result["b"]["wrong"]
+    assert result["only_a_right"] == result["only_b_right"] > 0
+    assert result["sentence"].endswith("neither is better.")
+
+
+def one_line(capsys, *words):
+    assert run(lambda: compare.main(list(words))) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("error: ")
+    assert output.err.count("\n") == 1
+    return output.err
+
+
+@pytest.mark.parametrize("revision", ["nothing", "HEAD~99", "", "good:", "--", "good:reports"])
+def test_an_unknown_revision(inside, capsys, revision):
+    error = one_line(capsys, "--json", "--", revision)
+    assert f"'{revision}': unknown Git revision" in error
+
+
+def test_what_cannot_be_compared(inside, capsys):
+    path = inside / "reports/predictions.csv"
+    whole = path.read_text()
+    try:
+        path.write_text(whole[: whole.index("9000,")])
+        assert "different images (10,000 and 9,000)" in one_line(capsys, "good")
+        path.write_bytes(b"\xff\xfe")
+        assert "'workspace': is not text" in one_line(capsys, "good")
+        path.unlink()
+        assert "not in 'workspace'; `dvc repro`" in one_line(capsys, "good")
+    finally:
+        path.write_text(whole)
+
+
+def test_outside_of_a_project(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert "not inside of a DVC repository" in one_line(capsys, "HEAD")
+
+
+def test_it_starts_without_the_heavy_packages(inside):
+    program = (
+        "import sys; from tools.compare import main; main(['good', 'poor']);"
+        "assert not {'tensorflow', 'keras', 'sklearn', 'pandas', 'matplotlib'} & set(sys.modules)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+
+
+def test_metrics_diff_fits_a_terminal_and_shows_headlines_only(inside, capsys):
+    from dvc.cli import main as dvc
+
+    assert dvc(["metrics", "diff", "good", "poor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert {line.split()[0] for line in lines[1:]} == {"reports/metrics.json"}
+    assert any(line.split()[1] == "accuracy" for line in lines)
+    assert dvc(["metrics", "show"]) == 0
+    assert "per_class" not in (shown := capsys.readouterr().out)
+    assert "environment" not in shown
+    targets = ["--targets", "reports/per_class.json"]
+    assert dvc(["metrics", "diff", "good", "poor", *targets]) == 0
+    by_digit = capsys.readouterr().out
+    assert max(map(len, by_digit.splitlines())) <= 80
+    assert all(f"{digit}.f1" in by_digit for digit in range(10))
+
+
+def test_the_comment_on_a_pull_request(inside, tmp_path):
+    """Run the step of the workflow that writes the comment, as a runner does."""
+    workflow = yaml.safe_load((PROJECT / ".github/workflows/pull-request.yml").read_text())
+    step = next(
+        step for step in workflow["jobs"]["compare"]["steps"] if "comment.md" in step.get("run", "")
+    )
+    summary = tmp_path / "summary.md"
+    environment = os.environ | {
+        "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}",
+        "PYTHONPATH": str(PROJECT),
+        "GITHUB_STEP_SUMMARY": str(summary),
+        "HEAD_REPOSITORY": "someone/fork",
+        "BASE_SHA": git(inside, "rev-parse", "good"),
+        "HEAD_SHA": git(inside, "rev-parse", "poor"),
+    }
+    command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]]
+    subprocess.run(command, check=True, env=environment, capture_output=True)
+    comment = summary.read_text()
+    (inside / "comment.md").unlink()
+    assert "| reports/metrics.json | accuracy " in comment
+    assert "A is better on " in comment
+    url = f"https://raw.githubusercontent.com/someone/fork/{environment['HEAD_SHA']}/reports/"
+    assert f"![confusion]({url}confusion.png)" in comment
+    for line in comment.splitlines():
+        if line.startswith("!["):
+            assert (inside / "reports" / line.rpartition("/")[2].rstrip(")")).exists()
+
+
+def test_a_revision_without_predictions(inside, capsys):
+    git(inside, "checkout", "--quiet", "-b", "bare")
+    (inside / "reports/predictions.csv").unlink()
+    commit(inside, "without")
+    git(inside, "checkout", "--quiet", "main")
+    assert "reports/predictions.csv: not in 'without'" in one_line(capsys, "without", "good")
