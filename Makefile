@@ -4,7 +4,7 @@ BIN := .venv/bin
 # DVC starts the stages with the `python` that it finds on PATH.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help repro test verify check offline-plots lock clean
+.PHONY: help repro test verify check fast offline-plots lock clean
 
 help:                    ## say what there is
 	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1|/p' Makefile | column -t -s '|'
@@ -34,6 +34,17 @@ check: .venv/development ## lint
 .venv/development: requirements-dev.txt .venv/run
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@touch $@
+
+# Recipes: sets of parameters, each run as a DVC experiment that bears its name.
+fast_settings := train.epochs=2 train.batch_size=256 train.learning_rate=0.01 \
+  train.beta_1=0.7 train.beta_2=0.9 train.precision=mixed_bfloat16
+
+fast: .venv/run          ## run the recipe for 99 % in a few seconds, as an experiment
+	@dvc exp remove --quiet $@ 2>/dev/null || true # DVC does not replace an experiment
+	dvc exp run --name $@ $(addprefix -S ,$($@_settings))
+
+settings-%:
+	@echo $($*_settings)
 
 offline-plots: .venv/development ## let `dvc plots` draw without a network, in this clone
 	python -m tools.offline_plots

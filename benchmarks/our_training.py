@@ -1,0 +1,55 @@
+"""Time the train stage's training alone, on the same data and with the same parameters.
+
+    python -m benchmarks.our_training [KEY=VALUE ...] [--copies N]
+
+KEY is one of section `train` of params.yaml. Prints one JSON line: seconds of training (with
+validation, as Model.fit's), peak memory in bytes, test accuracy. `--copies N` trains on N times the
+images, each copy shifted by another pixel, to show how cost grows.
+"""
+
+import argparse
+import json
+import resource
+import time
+
+import numpy as np
+import yaml
+
+from stages import dataset, runtime
+from stages.params import load
+from stages.train import TrainParams, in_tensorflow, train
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--copies", type=int, default=1)
+    arguments = parser.parse_args()
+    params = load("params.yaml", "train", TrainParams)
+    pairs = (setting.removeprefix("train.").split("=") for setting in arguments.settings)
+    params = params.model_copy(update={key: yaml.safe_load(value) for key, value in pairs})
+
+    images, labels = dataset.load("data/prepared/train.npz")
+    validation = dataset.load("data/prepared/validation.npz")
+    if arguments.copies > 1:
+        n = len(images)
+        more = np.empty((n * arguments.copies, *images.shape[1:]), np.float32)
+        for copy in range(arguments.copies):
+            more[copy * n : (copy + 1) * n] = np.roll(images, copy, axis=2)
+        images, labels = more, np.tile(labels, arguments.copies)
+        del more
+    runtime.start_tensorflow(params.seed, params.threads, params.precision)
+    training = [in_tensorflow(images), in_tensorflow(labels)]
+    del images, labels
+    began = time.perf_counter()
+    network, _ = train(params, tuple(training), validation)
+    seconds = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    images, labels = dataset.load("data/prepared/test.npz")
+    predicted = network.predict(images, batch_size=500, verbose=0).argmax(axis=1)
+    accuracy = float((predicted == labels).mean())
+    print(json.dumps({"training": seconds, "peak": peak, "accuracy": accuracy}))
+
+
+if __name__ == "__main__":
+    main()
