@@ -4,7 +4,7 @@ BIN := .venv/bin
 # DVC starts the stages with the `python` that it finds on PATH.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help repro test verify check fast offline-plots lock clean
+.PHONY: help repro test verify check fast draw offline-plots lock clean
 
 help:                    ## say what there is
 	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1|/p' Makefile | column -t -s '|'
@@ -45,6 +45,9 @@ fast: .venv/run          ## run the recipe for 99 % in a few seconds, as an expe
 
 settings-%:
 	@echo $($*_settings)
+
+draw: .venv/run          ## draw a digit in the browser and see it read
+	python -m tools.draw
 
 offline-plots: .venv/development ## let `dvc plots` draw without a network, in this clone
 	python -m tools.offline_plots

@@ -1,0 +1,310 @@
+"""The tool as a person runs it: good files, hostile files and hostile models."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from stages import integrity, runtime
+from stages.params import UserError, run
+from tools import checked_model, predict
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with the first ten digits of scikit-learn's, 0.png to 9.png."""
+    for number, digit in enumerate(load_digits().images[:10]):
+        large = Image.fromarray(np.uint8(255 - digit * 15)).resize((80, 80))
+        large.save(tmp_path / f"{number}.png")
+    return tmp_path
+
+
+def call(*arguments: object) -> int:
+    return run(lambda: predict.main([str(argument) for argument in arguments]))
+
+
+def test_digits_in_a_folder_are_read_in_order(folder, reader, capsys):
+    (folder / "notes.txt").write_text("no image")
+    (folder / "again").symlink_to(folder)  # a loop that is not followed
+    assert call(folder, "--model", reader) == 0
+    output, errors = capsys.readouterr()
+    lines = output.splitlines()
+    assert [Path(line.split(":")[0]).name for line in lines] == [f"{n}.png" for n in range(10)]
+    assert sum(line.split(": ")[1][0] == str(n) for n, line in enumerate(lines)) >= 8
+    assert errors == ""
+
+
+def test_json_is_one_object_a_line(folder, reader, capsys):
+    Image.open(folder / "3.png").save(folder / "a b\nü.png")
+    frames = [Image.open(folder / "4.png"), Image.open(folder / "5.png")]
+    frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
+    (folder / "bad.png").write_bytes(b"bad")
+    assert call(folder, "--json", "--model", reader) == 1
+    output, errors = capsys.readouterr()
+    results = [json.loads(line) for line in output.splitlines()]
+    assert len(results) == 12
+    for result in results:
+        assert list(result) == ["image", "digit", "probability", "probabilities"]
+        assert len(result["probabilities"]) == 10
+        assert sum(result["probabilities"]) == pytest.approx(1, abs=1e-4)
+        assert result["probability"] == max(result["probabilities"])
+        assert result["probabilities"].index(result["probability"]) == result["digit"]
+        assert Path(result["image"]).exists()
+    assert len(errors.splitlines()) == 2
+    assert "bad.png: not an image" in errors
+    assert "moving.gif: the first of 2 frames" in errors
+
+
+def test_names_are_escaped_on_one_line(folder, reader, capsys):
+    strange = folder / "new\nline\x1b[31m ü.png"
+    strange.write_bytes((folder / "1.png").read_bytes())
+    raw = os.fsencode(folder) + b"/\xff.png"
+    shutil.copy(folder / "1.png", raw)
+    assert call(strange, os.fsdecode(raw), "--model", reader) == 0
+    output = capsys.readouterr().out
+    assert len(output.splitlines()) == 2
+    assert r"new\nline\x1b[31m ü.png: 1" in output
+    assert r"\udcff.png: 1" in output
+
+
+def hostile(folder: Path) -> dict[str, str]:
+    """Make a hostile file of each kind; return its path and what its error must say."""
+    good = (folder / "1.png").read_bytes()
+    for name, data in {
+        "empty.png": b"",
+        "cut.png": good[: len(good) // 2],
+        "text.png": b"just a text",
+        "svg.png": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        "code.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n",
+    }.items():
+        (folder / name).write_bytes(data)
+    Image.new("1", (30_000, 30_000)).save(folder / "bomb.png")
+    Image.new("L", (4001, 4000), 255).save(folder / "large.png")
+    Image.new("L", (1, 1)).save(folder / "one.png")
+    Image.new("L", (90, 90), 255).save(folder / "blank.png")
+    Image.new("L", (90, 90), 0).save(folder / "ink.png")
+    Image.fromarray(np.full((40, 40), np.nan, dtype=np.float32)).save(folder / "nan.tiff")
+    Image.open(folder / "1.png").save(folder / "lzw.tiff", compression="tiff_lzw")
+    broken = bytearray((folder / "lzw.tiff").read_bytes())
+    broken[10:60] = b"\xff" * 50
+    (folder / "lzw.tiff").write_bytes(broken)
+    os.mkfifo(folder / "pipe.png")
+    (folder / "loop.png").symlink_to("loop.png")
+    (folder / "nothing").mkdir()
+    return {
+        "empty.png": "the file is empty",
+        "cut.png": "damaged",
+        "text.png": "not an image",
+        "svg.png": "not an image",
+        "code.eps": "not an image",
+        "bomb.png": "at most 16,000,000 pixels",
+        "large.png": "at most 16,000,000",
+        "one.png": "1x1 pixels cannot hold a digit",
+        "blank.png": "no ink",
+        "ink.png": "no ink",
+        "nan.tiff": "not finite",
+        "lzw.tiff": "damaged",
+        "pipe.png": "not a regular file",
+        "loop.png": "symbolic links",
+        "nothing": "no images",
+        "missing.png": "No such file",
+        "/dev/zero": "not a regular file",
+    }
+
+
+def test_each_hostile_file_gets_its_line_and_the_others_are_read(folder, reader, capfd):
+    causes = hostile(folder)
+    names = [os.path.join(folder, name) for name in causes]
+
+    code = call(*names[:8], folder / "1.png", *names[8:], "--model", reader)
+
+    output, errors = capfd.readouterr()  # libtiff would write past Python's sys.stderr
+    assert code == 1
+    assert output.startswith(f"{folder}/1.png: 1 (")
+    assert output.count("\n") == 1
+    for line, name, cause in zip(errors.splitlines(), names, causes.values(), strict=True):
+        assert line.startswith(f"error: {name}: ")
+        assert cause in line
+
+
+def test_a_pipe_that_closes_early_ends_it_quietly(folder, reader):
+    """As in `python -m tools.predict ... | head -0`; nor does TensorFlow say anything."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "tools.predict", folder, "--model", reader]
+    # TensorFlow in this process has set some, and a new one would say that it ignores them.
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(runtime.SWITCHES)}
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, env=clean, stdout=writing, stderr=subprocess.PIPE, text=True
+        )
+    finally:
+        os.close(writing)
+    assert done.stderr == ""
+    assert done.returncode == -signal.SIGPIPE
+
+
+def test_an_unreadable_file_is_named(folder, reader, capsys, monkeypatch):
+    def refuse(path, *_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tools.handwriting.os.open", refuse)
+    assert call(folder / "1.png", "--model", reader) == 1
+    assert capsys.readouterr().err == f"error: {folder}/1.png: Permission denied\n"
+
+
+def test_show_draws_a_row_for_each_image(folder, reader, tmp_path):
+    picture = tmp_path / "seen.png"
+    assert call(folder / "1.png", "--show", picture, "--model", reader) == 0
+    one = Image.open(picture).size
+    assert call(folder / "1.png", folder / "2.png", "--show", picture, "--model", reader) == 0
+    assert Image.open(picture).size == (one[0], 2 * one[1])
+
+
+def test_show_that_cannot_be_written_is_an_error(folder, reader, capsys):
+    where = folder / "no" / "seen.png"
+    assert call(folder / "1.png", "--show", where, "--model", reader) == 1
+    assert capsys.readouterr().err == f"error: {where}: No such file or directory\n"
+
+
+def test_the_sentence_names_a_close_second_and_says_unsure():
+    def sentence(first: float, second: float) -> str:
+        values = np.full(10, (1 - first - second) / 8)
+        values[7], values[1] = first, second
+        return predict.sentence("a.png", values, "")
+
+    assert sentence(0.98, 0.01) == "a.png: 7 (98.0%)"
+    assert sentence(0.8, 0.15) == "a.png: 7 (80.0%), or 1 (15.0%)"
+    assert sentence(0.5, 0.3) == "a.png: 7 (50.0%), or 1 (30.0%), unsure"
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        checked_model.load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    return str(caught.value)
+
+
+def changed(reader: Path, path: Path, change) -> Path:
+    """Write a model whose config `change` altered."""
+    with zipfile.ZipFile(reader) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name == "config.json":
+                config = json.loads(data)
+                change(config["config"]["layers"])
+                data = json.dumps(config).encode()
+            new.writestr(name, data)
+    return path
+
+
+def test_a_layer_of_hundreds_of_gigabytes_is_refused(reader, tmp_path):
+    def wide(layers):
+        layers[-1]["config"]["units"] = 10**9
+
+    def claims(layers):
+        layers[-1]["build_config"]["input_shape"] = [None, 10**10]
+
+    def deep(layers):
+        layers[1]["config"]["filters"] = 10**7
+
+    def foreign(layers):
+        layers[2]["class_name"] = "Lambda"
+
+    def negative(layers):  # less than no weights would make up for the ten thousand million
+        layers[-2]["config"]["units"] = -(10**10)
+
+    def parted(layers):
+        layers[2]["module"] = "os"
+
+    for change, cause in [(wide, "asks for"), (claims, "does not fit"), (deep, "does not fit")]:
+        assert cause in refused(changed(reader, tmp_path / "m.keras", change))
+    assert "has the output [-10000000000]" in refused(
+        changed(reader, tmp_path / "m.keras", negative)
+    )
+    assert "Lambda" in refused(changed(reader, tmp_path / "m.keras", foreign))
+    assert "does not fit" in refused(changed(reader, tmp_path / "m.keras", parted))
+    assert "not that of a Keras" in refused(
+        changed(reader, tmp_path / "m.keras", lambda layers: layers.append("text"))
+    )
+
+
+def test_a_zip_bomb_and_a_strange_zip_are_refused(reader, tmp_path):
+    bomb = tmp_path / "bomb.keras"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("metadata.json", "{}")
+        archive.writestr("config.json", b" " * 30_000_000)
+        archive.writestr("model.weights.h5", b"")
+    assert "config.json would take 30,000,000 bytes" in refused(bomb)
+    strange = tmp_path / "strange.keras"
+    with zipfile.ZipFile(strange, "w") as archive:
+        archive.writestr("../config.json", "{}")
+    assert "does not hold exactly" in refused(strange)
+
+
+def test_a_damaged_model_is_refused(reader, tmp_path):
+    data = bytearray(reader.read_bytes())
+    path = tmp_path / "m.keras"
+    for damage in (b"", b"text", bytes(data[:2000])):
+        path.write_bytes(damage)
+        assert "not a whole .keras file" in refused(path)
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert "is damaged" in refused(path)
+    os.mkfifo(tmp_path / "pipe.keras")
+    assert "not a regular file" in refused(tmp_path / "pipe.keras")
+    assert "No such file" in refused(tmp_path / "missing.keras")
+
+
+def test_a_model_of_another_form_is_refused(tf, tmp_path):
+    from keras import Input, Sequential, layers
+
+    def save(side: int, *last: layers.Layer) -> Path:
+        path = tmp_path / "m.keras"
+        Sequential([Input((side, side, 1)), layers.Flatten(), *last]).save(path)
+        return path
+
+    assert "its input is [32, 32, 1]" in refused(save(32, layers.Dense(10)))
+    assert "its output is [11]" in refused(save(28, layers.Dense(11)))
+    assert "not 10 probabilities" in refused(save(28, layers.Dense(10)))
+
+
+def test_the_pipelines_own_model_is_held_against_dvc_lock(reader, tmp_path, capsys):
+    own = tmp_path / "models" / "cnn.keras"
+    own.parent.mkdir()
+    shutil.copy(reader, own)
+    lock = tmp_path / "dvc.lock"
+
+    def record(md5: str) -> None:
+        outs = [{"path": "models/cnn.keras", "md5": md5}]
+        lock.write_text(yaml.safe_dump({"stages": {"train": {"outs": outs}}}))
+
+    record(integrity.md5(own))
+    checked_model.load(own, lock)
+    assert capsys.readouterr().err == ""
+    record("3" * 32)
+    checked_model.load(reader, lock)  # another path
+    assert capsys.readouterr().err == ""
+    checked_model.load(own, lock)
+    assert capsys.readouterr().err == (f"warning: {own}: not the model that dvc.lock records\n")
+
+
+def test_weights_in_a_damaged_h5_are_refused(reader, tmp_path):
+    path = tmp_path / "m.keras"
+    with zipfile.ZipFile(reader) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            new.writestr(name, data[:3000] if name.endswith("h5") else data)
+    assert "Keras cannot load it" in refused(path)

@@ -1,0 +1,177 @@
+"""Read handwritten digits from image files.
+
+Reads images (or all images in folders) and a model, writes one line an image to standard output:
+
+    python -m tools.predict photo.jpg scans/ [--json] [--show seen.png] [--model models/cnn.keras]
+
+A file that cannot be read gets one line `error: FILE: cause` on standard error and the exit code
+becomes 1; the others are still read.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from stages.params import UserError, run
+from tools import checked_model
+from tools.handwriting import decode, read_file, to_mnist
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+UNSURE = 0.7  # below this probability the answer is called unsure
+CLOSE = 0.1  # a second digit as likely as this is named too
+BATCH = 250  # images that are read before they are predicted together
+SHOWN = 20  # rows of a --show picture
+
+
+def printable(path: Path) -> str:
+    """Return a path on one line that any terminal can show."""
+    text = os.fspath(path).encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def files_in(path: Path) -> list[Path]:
+    """Return a file itself, or the images in a folder and its subfolders, sorted by name."""
+    if not path.is_dir():
+        return [path]
+    found: list[Path] = []
+
+    def unreadable(error: OSError) -> None:
+        found.append(Path(error.filename))  # reading it will say why
+
+    for folder, _, names in os.walk(path, onerror=unreadable):  # follows no links to folders
+        found += [Path(folder, name) for name in names if Path(name).suffix.lower() in SUFFIXES]
+    if not found:
+        raise UserError("no images in this folder")
+    return sorted(found)
+
+
+def read_digit(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
+    """Return the picture in a file, small, as uint8 (h, w, 3); what the network sees of it; a note.
+
+    Raises
+    ------
+    UserError
+        If the file is not an image with a digit on it.
+    """
+    image, frames = decode(read_file(path))
+    seen = to_mnist(image)
+    image.thumbnail((160, 160))
+    note = f"the first of {frames} frames" if frames > 1 else ""
+    return np.asarray(image.convert("RGB")), seen, note
+
+
+def read_digits(
+    arguments: list[Path], failures: list[Path]
+) -> Iterator[tuple[Path, np.ndarray, np.ndarray, str]]:
+    """Yield each image's path and what `read_digit` gives; what fails is told and collected."""
+    for argument in arguments:
+        try:
+            paths = files_in(argument)
+        except UserError as error:
+            paths = []
+            failures.append(argument)
+            print(f"error: {printable(argument)}: {error}", file=sys.stderr)
+        for path in paths:
+            try:
+                yield path, *read_digit(path)
+            except UserError as error:
+                failures.append(path)
+                print(f"error: {printable(path)}: {error}", file=sys.stderr)
+
+
+def probabilities_of(model, raw_images: np.ndarray) -> np.ndarray:
+    """Return the model's float32 (n, 10) probabilities of uint8 (n, 28, 28) images."""
+    images = raw_images[..., np.newaxis].astype(np.float32) / np.float32(255)
+    return np.asarray(model(images, training=False), dtype=np.float32)
+
+
+def sentence(name: str, probabilities: np.ndarray, note: str) -> str:
+    """Return the line that a person reads about one image."""
+    second, first = np.argsort(probabilities)[-2:]
+    text = f"{name}: {first} ({probabilities[first]:.1%})"
+    if probabilities[second] >= CLOSE:
+        text += f", or {second} ({probabilities[second]:.1%})"
+    if probabilities[first] < UNSURE:
+        text += ", unsure"
+    return text + (f" [{note}]" if note else "")
+
+
+def record(path: Path, probabilities: np.ndarray) -> str:
+    """Return the JSON object of one image, on one line."""
+    digit = int(probabilities.argmax())
+    values = [round(float(value), 6) for value in probabilities]
+    result = {"image": os.fspath(path), "digit": digit, "probability": values[digit]}
+    return json.dumps(result | {"probabilities": values})
+
+
+def draw(rows: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]], path: Path) -> None:
+    """Draw each (name, picture, what the network saw, probabilities) as a row of three panels."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 1.9 * len(rows)), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(rows), 3, squeeze=False, width_ratios=(1, 1, 1.6))
+    for (name, given, seen, probabilities), (left, middle, right) in zip(rows, grid, strict=True):
+        left.imshow(given)
+        short = name if len(name) <= 24 else "…" + name[-23:]
+        left.set_title(short, fontsize=9, parse_math=False)
+        middle.imshow(seen, cmap="gray", vmin=0, vmax=255)
+        middle.set_title("what the network sees", fontsize=9)
+        colours = ["#b8c4ce"] * 10
+        colours[int(probabilities.argmax())] = "#0b6e99"
+        right.bar(range(10), probabilities, color=colours)
+        right.set(ylim=(0, 1), xticks=range(10), yticks=(0, 0.5, 1))
+        right.set_title(f"{probabilities.argmax()} ({probabilities.max():.1%})", fontsize=9)
+        right.spines[["top", "right"]].set_visible(False)
+        for panel in (left, middle):
+            panel.set_axis_off()
+    try:
+        figure.savefig(path, dpi=110, format="png")
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="tools.predict", description="Read handwritten digits.")
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="file or folder")
+    parser.add_argument("--model", type=Path, default=Path("models/cnn.keras"))
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--show", type=Path, metavar="OUT.png", help="draw what the network saw")
+    arguments = parser.parse_args(argv)
+
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")
+    failures: list[Path] = []
+    shown: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []
+    model = None
+    pending = read_digits(arguments.images, failures)
+    while batch := list(islice(pending, BATCH)):
+        if model is None:
+            model = checked_model.load(arguments.model)
+        results = probabilities_of(model, np.stack([seen for _, _, seen, _ in batch]))
+        for (path, given, seen, note), probabilities in zip(batch, results, strict=True):
+            if arguments.json:
+                print(record(path, probabilities))
+                if note:
+                    print(f"note: {printable(path)}: {note}", file=sys.stderr)
+            else:
+                print(sentence(printable(path), probabilities, note))
+            if arguments.show and len(shown) < SHOWN:
+                shown.append((printable(path), given, seen, probabilities))
+        sys.stdout.flush()
+    if shown:
+        draw(shown, arguments.show)
+    return int(bool(failures))
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` ends it quietly, as it ends `cat`
+    raise SystemExit(run(main))
