@@ -17,7 +17,6 @@ growth: one epoch on 1, 2, 4 and 8 times the images: seconds, peak memory.
 import argparse
 import csv
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ import time
 from pathlib import Path
 
 from benchmarks.accuracy import RESULTS, recipe
+from tools.verify import environment_for_clone
 
 TORCH = Path(".venv-torch/bin/python")
 # Multiplications and additions of one image, forward and twice as much backward, without the
@@ -144,10 +144,7 @@ def training(rounds: int) -> None:
 
 
 def whole(rounds: int) -> None:
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "MNIST_DIR": str(Path("data/raw").resolve()),
-    }
+    environment = environment_for_clone(Path("data/raw"))
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder, "clone")

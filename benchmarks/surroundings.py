@@ -9,15 +9,13 @@ tr_TR.UTF-8 (Debian: faketime, locales); raw data comes from data/raw/, checked 
 
 import argparse
 import json
-import os
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import yaml
 
-from tools.verify import clone, outputs
+from tools.verify import clone, environment_for_clone, outputs
 
 REPRO = "dvc repro --force --quiet"
 # Name: shell command that runs the pipeline in the clone, then variables set for it.
@@ -86,8 +84,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="surroundings whose name holds this word")
     arguments = parser.parse_args()
     recorded = outputs(yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"])
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    base = os.environ | {"PATH": path, "MNIST_DIR": str(Path("data/raw").resolve())}
+    base = environment_for_clone(Path("data/raw"))
     failed = 0
     for name, (command, variables) in SURROUNDINGS.items():
         if arguments.only not in name:

@@ -170,17 +170,20 @@ def clone(source: Path, target: Path) -> None:
         raise UserError("dvc.lock is not committed; run 'make repro' and commit what it gives")
 
 
+def environment_for_clone(raw: Path) -> dict[str, str]:
+    """Return the environment in which a clone finds this `python`, and the raw data if here."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    data = {"MNIST_DIR": str(raw.resolve())} if (raw / "mnist.npz").is_file() else {}
+    return os.environ | {"PATH": path} | data  # fetch checks every hash
+
+
 def reproduce(folder: Path, raw: Path) -> None:
     """Run every stage in `folder` with an empty cache, its output shown as it comes."""
     # The user's own DVC configuration may share a cache between projects.
     (folder / ".dvc/config.local").write_text("[cache]\n    dir = cache\n", encoding="utf-8")
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    }
-    if (raw / "mnist.npz").is_file():
-        environment["MNIST_DIR"] = str(raw.resolve())  # fetch checks every hash
+    command = ["dvc", "repro", "--force"]
     try:
-        subprocess.run(["dvc", "repro", "--force"], cwd=folder, env=environment, check=True)
+        subprocess.run(command, cwd=folder, env=environment_for_clone(raw), check=True)
     except subprocess.CalledProcessError as error:
         raise UserError(
             f"the pipeline failed in a fresh clone (exit code {error.returncode})"
