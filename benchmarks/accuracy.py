@@ -1,14 +1,14 @@
-"""How accurate the recipes are, and how far the surroundings move a result.
+"""How far the surroundings and the seed move a result.
 
-    python -m benchmarks.accuracy recipes            # each recipe of the Makefile, five seeds
-    python -m benchmarks.accuracy variants           # instruction sets, threads and ten seeds
+    python -m benchmarks.accuracy
 
-Trains and evaluates with the stages themselves, in a temporary folder, on data/prepared/. Writes
+Trains and evaluates the default recipe with the stages themselves, in a temporary folder, on
+data/prepared/: under other instruction sets and threads, and with nine other seeds. Writes
 benchmarks/results/accuracy.csv, one row a run, and prints the summary that the README shows. A run
 that the CSV has already is not run again; delete the CSV to measure anew.
 
-`variants` gives tools/verify.py its tolerance: the largest differences of a result between the
-default environment and others, with the seed the same.
+It gives tools/verify.py its tolerance: the largest differences of a result between the default
+environment and others, with the seed the same.
 """
 
 import argparse
@@ -25,8 +25,8 @@ import yaml
 
 PREPARED = Path("data/prepared")
 RESULTS = Path("benchmarks/results")
-COLUMNS = ("recipe", "seed", "instruction_set", "threads", "accuracy", "log_loss", "agreement")
-RECIPES = ("default", "fast")
+COLUMNS = ("seed", "instruction_set", "threads", "accuracy", "log_loss", "agreement")
+FIRST_SEED = 42  # the committed one
 # What oneDNN calls the levels, "ALL" for what the CPU has, with the number of threads.
 VARIANTS = (
     ("AVX512_CORE_VNNI", 2),
@@ -36,17 +36,6 @@ VARIANTS = (
     ("ALL", 4),
     ("AVX2", 1),
 )
-
-
-def recipe(name: str) -> dict[str, object]:
-    """Return the parameters of section `train` that `make NAME` sets."""
-    if name == "default":
-        return {}
-    settings = subprocess.run(
-        ["make", "--silent", f"settings-{name}"], check=True, capture_output=True, text=True
-    ).stdout.split()
-    pairs = (setting.removeprefix("train.").split("=") for setting in settings)
-    return {key: yaml.safe_load(value) for key, value in pairs}
 
 
 def run(settings: dict[str, object], instruction_set: str) -> tuple[dict[str, float], list[str]]:
@@ -77,7 +66,7 @@ def run(settings: dict[str, object], instruction_set: str) -> tuple[dict[str, fl
         return json.loads((folder / "metrics.json").read_text(encoding="utf-8")), read
 
 
-def measure(wanted: list[tuple[str, int, str, int]]) -> list[dict[str, str]]:
+def measure(wanted: list[tuple[int, str, int]]) -> list[dict[str, str]]:
     """Return the rows of accuracy.csv for the wanted runs, running those that it lacks.
 
     `agreement` is the share of test images read as the default recipe with seed 42 reads them.
@@ -90,13 +79,13 @@ def measure(wanted: list[tuple[str, int, str, int]]) -> list[dict[str, str]]:
     if path.is_file():
         with path.open(encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream))
-    key = COLUMNS[:4]
+    key = COLUMNS[:3]
     for number, combination in enumerate(wanted, start=1):
         identity = dict(zip(key, map(str, combination), strict=True))
         if any(all(row[column] == identity[column] for column in key) for row in rows):
             continue
-        what, seed, instruction_set, threads = combination
-        metrics, read = run(recipe(what) | {"seed": seed, "threads": threads}, instruction_set)
+        seed, instruction_set, threads = combination
+        metrics, read = run({"seed": seed, "threads": threads}, instruction_set)
         alike = sum(a == b for a, b in zip(read, reference, strict=True)) / len(reference)
         rows.append(
             identity
@@ -124,19 +113,14 @@ def spread(values: list[float]) -> str:
     )
 
 
-def recipes(seeds: int) -> None:
-    """Print the table of recipes."""
-    print("| recipe | test accuracy, mean ± standard deviation (range, seeds) |\n| --- | --- |")
-    for name in RECIPES:
-        rows = measure([(name, seed, "ALL", 2) for seed in range(42, 42 + seeds)])
-        print(f"| {name} | {spread([float(row['accuracy']) for row in rows])} |")
-
-
-def variants() -> None:
+def main() -> None:
     """Print what other surroundings do to a result, beside what other seeds do."""
-    home = [("default", 42, "ALL", 2)]
-    elsewhere = [("default", 42, *variant) for variant in VARIANTS]
-    seeds = [("default", seed, "ALL", 2) for seed in range(43, 52)]
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
+    home = [(FIRST_SEED, "ALL", 2)]
+    elsewhere = [(FIRST_SEED, *variant) for variant in VARIANTS]
+    seeds = [(seed, "ALL", 2) for seed in range(FIRST_SEED + 1, FIRST_SEED + 10)]
     reference = measure(home)[0]
     for title, wanted in (
         ("other instruction sets and threads", elsewhere),
@@ -154,19 +138,6 @@ def variants() -> None:
         )
     rows = measure(home + seeds)
     print(f"default recipe: {spread([float(row['accuracy']) for row in rows])}")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("what", choices=("recipes", "variants"))
-    parser.add_argument("--seeds", type=int, default=5, help="of each recipe")
-    arguments = parser.parse_args()
-    if arguments.what == "recipes":
-        recipes(arguments.seeds)
-    else:
-        variants()
 
 
 if __name__ == "__main__":

@@ -39,10 +39,11 @@ def main() -> None:
         images, labels = more, np.tile(labels, arguments.copies)
         del more
     runtime.start_tensorflow(params.seed, params.threads, params.precision)
-    training = [in_tensorflow(images), in_tensorflow(labels)]
+    training = in_tensorflow(images), in_tensorflow(labels)
+    validation = tuple(in_tensorflow(part) for part in validation)
     del images, labels
     began = time.perf_counter()
-    network, _ = train(params, tuple(training), validation)
+    network, _ = train(params, training, validation)
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     images, labels = dataset.load("data/prepared/test.npz")

@@ -1,4 +1,4 @@
-"""Move, turn and resize training images, each by an amount of its own, inside the graph."""
+"""Move, turn, slant and resize training images, each by amounts of its own, inside the graph."""
 
 import math
 from typing import TYPE_CHECKING
@@ -8,14 +8,19 @@ if TYPE_CHECKING:
 
 
 def augment(
-    images: "tf.Tensor", key: "tf.Tensor", shift: float, rotation: float, scale: float
+    images: "tf.Tensor",
+    key: "tf.Tensor",
+    shift: float,
+    rotation: float,
+    shear: float,
+    scale: float,
 ) -> "tf.Tensor":
-    """Return the images moved, turned and resized at random, in one interpolation.
+    """Return the images moved, turned, slanted and resized at random, in one interpolation.
 
     The kernel asks, for each pixel of the result, where in the source it lies:
-    source = A (result - centre) + centre + shift, with A a turn times a zoom. About the centre,
-    since about the corner, the kernel's own origin, a turn would carry the digit away. One affine
-    map is one bilinear blur; shift, turn and zoom one after the other would be three.
+    source = A (result - centre) + centre + shift, with A a turn times a slant and two zooms. About
+    the centre, since about the corner, the kernel's own origin, a turn would carry the digit away.
+    One affine map is one bilinear blur; one move after the other would be four.
 
     Parameters
     ----------
@@ -23,20 +28,26 @@ def augment(
     key : int64 (2,). The moves depend on nothing else, so a run can be repeated to the bit.
     shift : pixels, most in each direction.
     rotation : degrees, most in each direction.
-    scale : most growth as a share; even in its logarithm, so that shrinking is as likely.
+    shear : most slant either way: columns a line moves for each row, as italics do.
+    scale : most growth as a share, of width and of height, each for itself; even in its logarithm,
+        so that shrinking is as likely.
     """
     import tensorflow as tf
 
     n, (height, width) = tf.shape(images)[0], images.shape[1:3]
-    draws = tf.random.stateless_uniform([4, n], key, -1.0, 1.0)
-    angle, zoom, right, down = tf.unstack(draws)
-    angle, zoom = angle * math.radians(rotation), tf.exp(zoom * math.log1p(scale))
-    cos, sin, zero = zoom * tf.cos(angle), zoom * tf.sin(angle), tf.zeros_like(angle)
+    draws = tf.random.stateless_uniform([6, n], key, -1.0, 1.0)
+    angle, slant, wide, high, right, down = tf.unstack(draws)
+    angle, slant = angle * math.radians(rotation), slant * shear
+    wide, high = tf.exp(wide * math.log1p(scale)), tf.exp(high * math.log1p(scale))
+    cos, sin, zero = tf.cos(angle), tf.sin(angle), tf.zeros_like(angle)
+    # A = turn [[cos, -sin], [sin, cos]] times [[wide, slant], [0, high]].
+    xx, xy = wide * cos, slant * cos - high * sin
+    yx, yy = wide * sin, slant * sin + high * cos
     x, y = (width - 1) / 2, (height - 1) / 2
     # The 3 x 3 matrix of each image, row by row, without the 1 in its corner.
     rows = (
-        [cos, -sin, x - cos * x + sin * y + shift * right]
-        + [sin, cos, y - sin * x - cos * y + shift * down]
+        [xx, xy, x - xx * x - xy * y + shift * right]
+        + [yx, yy, y - yx * x - yy * y + shift * down]
         + [zero, zero]
     )
     return tf.raw_ops.ImageProjectiveTransformV3(

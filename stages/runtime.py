@@ -65,7 +65,7 @@ def start_tensorflow(seed: int, threads: int, precision: str = "float32") -> Mod
             file=sys.stderr,
         )
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    with _no_banner(), _hidden(OPTIONAL):
+    with silence(), _hidden(OPTIONAL):
         import keras
         import tensorflow as tf
 
@@ -83,8 +83,11 @@ def start_tensorflow(seed: int, threads: int, precision: str = "float32") -> Mod
 
 
 @contextmanager
-def _no_banner() -> Iterator[None]:
-    """Keep TensorFlow's start-up notes off the terminal: no setting of its own silences them."""
+def silence() -> Iterator[None]:
+    """Send what C code writes to standard error nowhere.
+
+    No setting keeps TensorFlow's start-up notes off the terminal, or libtiff's complaints.
+    """
     sys.stderr.flush()
     terminal = os.dup(2)
     with open(os.devnull, "wb") as nowhere:

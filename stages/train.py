@@ -60,10 +60,13 @@ class TrainParams(Section):
     averaging: float = Field(ge=0, lt=1)
     shift: float = Field(ge=0, le=14)
     rotation: float = Field(ge=0, le=180)
+    shear: float = Field(ge=0, le=1)
     scale: float = Field(ge=0, le=1)
 
 
-def learning_rate_schedule(params: TrainParams, steps: int):
+def learning_rate_schedule(
+    params: TrainParams, steps: int
+) -> "float | keras.optimizers.schedules.CosineDecay":
     """Return the learning rate over `steps` steps, as Adam takes it.
 
     Cosine: linear from near 0 to the peak over the first `warmup_share` of the steps, then half a
@@ -152,7 +155,7 @@ def compiled_epoch(
     import tensorflow as tf
 
     n, batch_size = images.shape[0], params.batch_size
-    moves = {"shift": params.shift, "rotation": params.rotation, "scale": params.scale}
+    moves = {name: getattr(params, name) for name in ("shift", "rotation", "shear", "scale")}
     optimizer, loss_of, variables = network.optimizer, network.loss, network.trainable_variables
     optimizer.build(variables)
 
@@ -167,28 +170,48 @@ def compiled_epoch(
                 step = tf.cast(optimizer.iterations, tf.int64)
                 seen = augment(seen, tf.stack([params.seed, step]), **moves)
             with tf.GradientTape() as tape:
-                probabilities = network(seen, training=True)
+                probabilities = model.forward(network, seen)
                 loss = loss_of(actual, probabilities)
             apply_adam(optimizer, tape.gradient(loss, variables), variables)
-            predicted = tf.argmax(probabilities, axis=1)
             loss_sum += loss * tf.cast(tf.size(batch), tf.float32)
-            right += tf.math.count_nonzero(predicted == actual)
+            right += tf.math.count_nonzero(tf.argmax(probabilities, axis=1) == actual)
         return loss_sum / n, tf.cast(right, tf.float32) / n
 
     return epoch
 
 
-def validate(
-    network: "keras.Model", images: NDArray[np.float32], labels: NDArray[np.int64]
-) -> tuple[float, float]:
-    """Return loss and accuracy of the network as it stands."""
-    return tuple(network.evaluate(images, labels, batch_size=VALIDATION_BATCH, verbose=0))
+def compiled_validation(
+    network: "keras.Model", images: "tf.Tensor", labels: "tf.Tensor"
+) -> "tf.types.experimental.PolymorphicFunction":
+    """Return a function that gives the loss and accuracy of the network as it stands.
+
+    As Model.evaluate, which would trace its own step and return to Python for every batch: half a
+    second more in the first epoch, a tenth in every other. The values are float32 scalars.
+    """
+    import tensorflow as tf
+
+    n, loss_of = images.shape[0], network.loss
+
+    @tf.function
+    def validation():
+        loss_sum = tf.constant(0.0)
+        right = tf.constant(0, tf.int64)
+        for first in tf.range(0, n, VALIDATION_BATCH):
+            # Side by side, batches save 0.02 s in all, and take up to 70 MB more.
+            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
+            actual = labels[first : first + VALIDATION_BATCH]
+            probabilities = network(images[first : first + VALIDATION_BATCH], training=False)
+            loss_sum += loss_of(actual, probabilities) * tf.cast(tf.size(actual), tf.float32)
+            right += tf.math.count_nonzero(tf.argmax(probabilities, axis=1) == actual)
+        return loss_sum / n, tf.cast(right, tf.float32) / n
+
+    return validation
 
 
 def train(
     params: TrainParams,
     training: tuple["tf.Tensor", "tf.Tensor"],
-    validation: tuple[NDArray[np.float32], NDArray[np.int64]],
+    validation: tuple["tf.Tensor", "tf.Tensor"],
 ) -> tuple["keras.Model", list[dict[str, float]]]:
     """Return the trained model and its history, one dict an epoch.
 
@@ -217,6 +240,7 @@ def train(
         metrics=["accuracy"],
     )
     epoch = compiled_epoch(network, images, labels, params)
+    validate = compiled_validation(network, *validation)
     shuffle = np.random.default_rng(params.seed)
     history = []
     started = time.perf_counter()
@@ -227,7 +251,7 @@ def train(
         if number == params.epochs:
             # With averaging, the average becomes the model; without, nothing happens.
             network.optimizer.finalize_variable_values(network.trainable_variables)
-        validation_loss, validation_accuracy = validate(network, *validation)
+        validation_loss, validation_accuracy = (float(value) for value in validate())
         if not math.isfinite(loss) or not math.isfinite(validation_loss):
             raise UserError(
                 f"the loss is {loss} in epoch {number} at learning rate {learning_rate:g}; "
@@ -269,7 +293,9 @@ def main(argv: list[str] | None = None) -> None:
 
     runtime.warn_of_slow_bfloat16(params.precision)
     runtime.start_tensorflow(params.seed, params.threads, params.precision)
-    training = tuple(in_tensorflow(part) for part in training)  # and numpy's memory is free again
+    # After each of the two, numpy's own memory is free again.
+    training = tuple(in_tensorflow(part) for part in training)
+    validation = tuple(in_tensorflow(part) for part in validation)
     network, history = train(params, training, validation)
 
     model.save(network, arguments.model)

@@ -30,47 +30,65 @@ def centres(moved) -> np.ndarray:
 
 
 def test_agrees_with_scipy(tf, images):
-    moved = augment(images, KEY, shift=2, rotation=10, scale=0.1).numpy()
-    angle, zoom, right, down = tf.random.stateless_uniform([4, 200], KEY, -1.0, 1.0).numpy()
-    angle, zoom = np.radians(10 * angle), np.exp(zoom * np.log(1.1))
-    for i in range(20):
-        cos, sin = zoom[i] * math.cos(angle[i]), zoom[i] * math.sin(angle[i])
-        matrix = np.array([[cos, sin], [-sin, cos]])  # SciPy counts rows first
+    moved = augment(images, KEY, shift=2, rotation=10, shear=0.2, scale=0.1).numpy()
+    draws = tf.random.stateless_uniform([6, 200], KEY, -1.0, 1.0).numpy()
+    for i, (angle, slant, wide, high, right, down) in enumerate(draws.T[:20]):
+        cos, sin = math.cos(math.radians(10 * angle)), math.sin(math.radians(10 * angle))
+        wide, high = 1.1**wide, 1.1**high
+        columns_first = np.array([[cos, -sin], [sin, cos]]) @ [[wide, 0.2 * slant], [0, high]]
+        matrix = columns_first[::-1, ::-1]  # SciPy counts rows first
         centre = np.array([13.5, 13.5])
-        offset = centre - matrix @ centre + 2 * np.array([down[i], right[i]])
+        offset = centre - matrix @ centre + 2 * np.array([down, right])
         expected = affine_transform(images[i, ..., 0], matrix, offset, order=1)
         # The two differ in how they fade to paper at the border.
         np.testing.assert_allclose(moved[i, 5:-5, 5:-5, 0], expected[5:-5, 5:-5], atol=1e-5)
 
 
 def test_without_moves_nothing_changes(images):
-    np.testing.assert_array_equal(augment(images, KEY, shift=0, rotation=0, scale=0), images)
+    still = augment(images, KEY, shift=0, rotation=0, shear=0, scale=0)
+    np.testing.assert_array_equal(still, images)
 
 
 def test_a_shift_stays_within_its_bound_and_uses_it(images):
-    offsets = centres(augment(images, KEY, shift=3, rotation=0, scale=0)) - centres(images)
+    offsets = centres(augment(images, KEY, shift=3, rotation=0, shear=0, scale=0)) - centres(images)
     assert np.abs(offsets).max() <= 3.01
     assert (offsets.min(axis=0) < -2.5).all()
     assert (offsets.max(axis=0) > 2.5).all()
 
 
 def test_a_turn_is_about_the_centre_and_within_its_bound(images):
-    down, right = centres(augment(images, KEY, shift=0, rotation=30, scale=0)).T
+    down, right = centres(augment(images, KEY, shift=0, rotation=30, shear=0, scale=0)).T
     angles = np.degrees(np.arctan2(down, right))
     np.testing.assert_allclose(np.hypot(down, right), 4, atol=0.05)
     assert 25 < np.abs(angles).max() <= 30.5
 
 
-def test_a_zoom_is_as_likely_to_grow_as_to_shrink(images):
-    _, right = centres(augment(images, KEY, shift=0, rotation=0, scale=0.25)).T
-    zooms = right / 4
+def test_a_slant_moves_what_is_off_the_middle_row_and_stays_within_its_bound(images):
+    low = np.roll(images, 5, axis=1)  # the blob is 5 rows below the centre
+    down, right = centres(augment(low, KEY, shift=0, rotation=0, shear=0.4, scale=0)).T
+    np.testing.assert_allclose(down, 5, atol=0.02)
+    slants = (right - 4) / 5
+    assert -0.41 < slants.min() < -0.3
+    assert 0.3 < slants.max() < 0.41
+
+
+@pytest.mark.parametrize(("axis", "offset"), [(1, 4), (0, 3)], ids=["width", "height"])
+def test_a_zoom_is_as_likely_to_grow_as_to_shrink(images, axis, offset):
+    low = np.roll(images, 3, axis=1)
+    zooms = centres(augment(low, KEY, shift=0, rotation=0, shear=0, scale=0.25))[:, axis] / offset
     assert 1 / 1.26 < zooms.min() < 0.85
     assert 1.2 < zooms.max() < 1.26
     assert 0.35 < (zooms > 1).mean() < 0.65
 
 
+def test_width_and_height_are_scaled_each_for_itself(images):
+    low = np.roll(images, 3, axis=1)
+    down, right = centres(augment(low, KEY, shift=0, rotation=0, shear=0, scale=0.25)).T
+    assert abs(np.corrcoef(down, right)[0, 1]) < 0.3
+
+
 def test_each_image_has_moves_of_its_own_and_a_key_repeats_them(images):
-    moves = {"shift": 2, "rotation": 10, "scale": 0.1}
+    moves = {"shift": 2, "rotation": 10, "shear": 0.2, "scale": 0.1}
     first = augment(images, KEY, **moves).numpy()
     assert len(np.unique(first.reshape(200, -1), axis=0)) == 200
     np.testing.assert_array_equal(augment(images, KEY, **moves), first)

@@ -41,6 +41,42 @@ def test_the_defaults_have_225034_parameters(tf, params):
     assert network.count_params() == 225_034
 
 
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_pooling_before_relu_changes_no_bit_of_output_or_gradients(tf, images, precision):
+    import keras
+
+    keras.config.set_dtype_policy(precision)
+    try:
+        network = model.build((32, 64), 3, 128, 0.0)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+    def of(call):
+        @tf.function  # as the train stage runs it, with the kernels that a graph fuses
+        def results():
+            with tf.GradientTape() as tape:
+                output = call(images)
+                loss = tf.reduce_sum(output[:, 3])
+            return output, *tape.gradient(loss, network.trainable_variables)
+
+        return [value.numpy() for value in results()]
+
+    ours = of(lambda batch: model.forward(network, batch))
+    theirs = of(lambda batch: network(batch, training=True))
+
+    assert np.abs(theirs[1]).max() > 0
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_dropout_drops_in_training(tf, images):
+    network = model.build((4, 8), 3, 16, dropout=0.5)
+
+    first, second = (model.forward(network, images).numpy() for _ in range(2))
+
+    assert not np.array_equal(first, second)
+
+
 def test_the_layers_are_the_seven_of_the_seed_in_their_order(tf):
     network = model.build((32, 64), 3, 128, 0.0)
 

@@ -17,6 +17,7 @@ from stages.prepare import PrepareParams
 from stages.train import TrainParams
 
 ROOT = Path(__file__).parent.parent
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 SECTIONS = {"prepare": PrepareParams, "train": TrainParams, "evaluate": EvaluateParams}
 FIELDS = [(name, key) for name, section in SECTIONS.items() for key in section.model_fields]
 # Just outside on both sides, then what is wrong for this key alone.
@@ -41,6 +42,7 @@ OUT_OF_RANGE = {
     "train.averaging": [-0.1, 1, 1.0],
     "train.shift": [-1, 14.5],
     "train.rotation": [-1, 181],
+    "train.shear": [-0.1, 1.1],
     "train.scale": [-0.1, 1.1],
     "evaluate.calibration_bins": [1, 101, 15.0],
     "evaluate.samples": [4, 51, 10.0],
@@ -68,6 +70,7 @@ EDGES = {
     "train.averaging": [0, 0.9995],
     "train.shift": [0, 14],
     "train.rotation": [0, 180],
+    "train.shear": [0, 1],
     "train.scale": [0, 1],
     "evaluate.calibration_bins": [2, 100],
     "evaluate.samples": [5, 50],
@@ -97,6 +100,19 @@ def test_the_committed_file_loads_with_every_key(params, name):
 
 def test_the_committed_file_has_the_sections_of_the_stages_and_no_other(params):
     assert list(params) == list(SECTIONS)
+
+
+@pytest.mark.parametrize("name", re.findall(r"^(\w+)_settings :=", MAKEFILE, re.MULTILINE))
+def test_the_recipes_of_the_makefile_set_what_is_allowed(params, write, name):
+    command = ["make", "--silent", f"settings-{name}"]
+    settings = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert settings.startswith("train.")
+    for setting in settings.split():
+        key, value = setting.split("=")
+        section, key = key.split(".")
+        params = params | {section: params[section] | {key: yaml.safe_load(value)}}
+
+    load(write(params), "train", TrainParams)
 
 
 def test_the_tables_of_this_module_cover_every_parameter():

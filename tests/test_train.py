@@ -123,6 +123,22 @@ def test_any_batch_size_makes_an_epoch(tf, digits, network, tiny_params, batch_s
     assert int(built.optimizer.iterations) == -(-40 // batch_size)
 
 
+def test_validation_is_what_keras_evaluates(tf, digits, network, monkeypatch):
+    import keras
+
+    images, labels = digits
+    built = network(keras.optimizers.Adam())
+    monkeypatch.setattr(train, "VALIDATION_BATCH", 64)  # the last one holds 22
+
+    validate = train.compiled_validation(built, *(train.in_tensorflow(part) for part in digits))
+    before = [float(value) for value in validate()]
+    built.train_on_batch(images, labels)
+
+    theirs = built.evaluate(images, labels, verbose=0)
+    assert [float(value) for value in validate()] == pytest.approx(theirs, abs=1e-6)
+    assert before != pytest.approx(theirs, abs=1e-6)  # of the network as it stands, not as it stood
+
+
 def test_cosine_warms_up_to_the_peak_and_falls_to_the_final_share(tf, tiny_params):
     params = tiny_params.model_copy(
         update={"learning_rate": 0.002, "warmup_share": 0.2, "final_share": 0.05}
@@ -258,7 +274,9 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_and_learning_rate(
     # params.yaml does not allow such a rate; it is infinite in float32, and so is the first step.
     params = tiny_params.model_copy(update={"learning_rate": 1e39, "schedule": "constant"})
 
-    message = refusal(train.train, params, digits, digits)
+    tensors = tuple(train.in_tensorflow(part) for part in digits)
+
+    message = refusal(train.train, params, tensors, tensors)
 
     assert message == (
         "the loss is nan in epoch 1 at learning rate 1e+39; "

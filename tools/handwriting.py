@@ -12,10 +12,8 @@ import logging
 import math
 import os
 import stat
-import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +21,7 @@ from PIL import Image, ImageOps
 from scipy import ndimage
 
 from stages.params import UserError
+from stages.runtime import silence
 
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 16_000_000
@@ -47,20 +46,6 @@ def read_file(path: Path) -> bytes:
             return file.read(MAX_BYTES)
     except (OSError, ValueError) as error:
         raise UserError(getattr(error, "strerror", None) or str(error)) from error
-
-
-@contextmanager
-def silence() -> Iterator[None]:
-    """Send what C code writes to standard error nowhere: libtiff complains there by itself."""
-    sys.stderr.flush()
-    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)
 
 
 def decode(data: bytes) -> tuple[Image.Image, int]:

@@ -24,7 +24,7 @@ import yaml
 from stages.params import UserError, run
 
 # How far the results may lie from the recorded ones in another environment: each is twice the
-# largest difference that `python -m benchmarks.accuracy variants` found between the recorded
+# largest difference that `python -m benchmarks.accuracy` found between the recorded
 # environment and the same training with other instruction sets and numbers of threads.
 ACCURACY_TOLERANCE = 0.0026  # absolute, share of the test images
 LOG_LOSS_TOLERANCE = 0.0012  # absolute, nats
