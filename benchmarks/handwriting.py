@@ -1,8 +1,8 @@
-"""Measure how well a model reads other people's digits, as files.
+"""Measure how well models read other people's digits, as files.
 
-Reads a model and MNIST's test images (an npz with x_test and y_test), prints a markdown table:
+Reads models and MNIST's test images (an npz with x_test and y_test), prints a markdown table:
 
-    python -m benchmarks.handwriting [--mnist data/raw/mnist.npz] [--model models/cnn.keras]
+    python -m benchmarks.handwriting [--mnist data/raw/mnist.npz] [--model models/cnn.keras ...]
 
 Six guises are of scikit-learn's 1,797 digits (43 writers, 8x8 pixels; never trained on), the last
 ones of MNIST's test digits, drawn large with other pens on other paper. Every picture is written
@@ -127,8 +127,8 @@ PENS: dict[str, Guise] = {
 }
 
 
-def accuracy(model, digits: np.ndarray, labels: np.ndarray, guise: Guise) -> tuple[float, int]:
-    """Return the share of right answers on digits written as PNGs, and how many were refused."""
+def read_as_files(digits: np.ndarray, guise: Guise) -> tuple[np.ndarray, int]:
+    """Return what a network sees of digits written as PNGs, uint8 (n, 28, 28), and the refusals."""
     rng = np.random.default_rng(0)
     seen, refused = [], 0
     with tempfile.TemporaryDirectory() as folder:
@@ -136,25 +136,29 @@ def accuracy(model, digits: np.ndarray, labels: np.ndarray, guise: Guise) -> tup
         for digit in digits:
             guise(digit, rng).save(file)
             try:
-                seen.append(read_digit(file)[1])
+                seen.append(read_digit(file)[0])
             except UserError:
                 refused += 1
                 seen.append(np.zeros((28, 28), dtype=np.uint8))
-    parts = np.array_split(np.stack(seen), max(1, len(seen) // 250))
+    return np.stack(seen), refused
+
+
+def accuracy(model, seen: np.ndarray, labels: np.ndarray) -> float:
+    parts = np.array_split(seen, max(1, len(seen) // 250))
     predicted = np.concatenate([probabilities_of(model, part).argmax(axis=1) for part in parts])
-    return float((predicted == labels).mean()), refused
+    return float((predicted == labels).mean())
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.handwriting", description=__doc__)
     parser.add_argument("--mnist", type=Path, default="data/raw/mnist.npz", help="x_test, y_test")
-    parser.add_argument("--model", type=Path, default=Path("models/cnn.keras"))
+    parser.add_argument("--model", type=Path, nargs="+", default=[Path("models/cnn.keras")])
     parser.add_argument("--pens", type=int, default=500, help="MNIST digits for each pen")
     parser.add_argument("--most", type=int, default=10_000, help="digits in any row")
     arguments = parser.parse_args(argv)
     if not arguments.mnist.is_file():
         raise UserError(f"{arguments.mnist}: is missing; run 'dvc repro fetch'")
-    model = checked_model.load(arguments.model)
+    models = [checked_model.load(path) for path in arguments.model]
     from sklearn.datasets import load_digits
 
     with np.load(arguments.mnist) as archive:
@@ -165,12 +169,14 @@ def main(argv: list[str] | None = None) -> int:
     rows = [(f"scikit-learn: {name}", *theirs, guise) for name, guise in SIX.items()]
     rows.append(("MNIST as it is", images, labels, lambda digit, rng: Image.fromarray(digit)))
     rows += [(f"MNIST: {name}", *few, guise) for name, guise in PENS.items()]
-    print(f"{arguments.model}; {platform.machine()}, {os.cpu_count()} CPUs, {platform.system()}\n")
-    print("| digits | n | accuracy | refused |\n|---|---:|---:|---:|")
+    print(f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.system()}\n")
+    print(f"| digits | n | {' | '.join(map(str, arguments.model))} | refused |")
+    print(f"| --- | ---: |{' ---: |' * len(models)} ---: |")
     for name, digits, truth, guise in rows:
         digits, truth = digits[: arguments.most], truth[: arguments.most]
-        share, refused = accuracy(model, digits, truth, guise)
-        print(f"| {name} | {len(digits):,} | {share:.4f} | {refused} |", flush=True)
+        seen, refused = read_as_files(digits, guise)
+        shares = " | ".join(f"{accuracy(model, seen, truth):.4f}" for model in models)
+        print(f"| {name} | {len(digits):,} | {shares} | {refused} |", flush=True)
     return 0
 
 

@@ -125,10 +125,29 @@ def test_the_pipelines_own_model_is_held_against_dvc_lock(reader, tmp_path, caps
     assert capsys.readouterr().err == (f"warning: {own}: not the model that dvc.lock records\n")
 
 
-def test_weights_in_a_damaged_h5_are_refused(reader, tmp_path):
-    path = tmp_path / "m.keras"
+def with_weights(reader: Path, path: Path, weights: bytes) -> Path:
+    """Write a model with other bytes for its weights."""
     with zipfile.ZipFile(reader) as old, zipfile.ZipFile(path, "w") as new:
         for name in old.namelist():
-            data = old.read(name)
-            new.writestr(name, data[:3000] if name.endswith("h5") else data)
-    assert "Keras cannot load it" in refused(path)
+            new.writestr(name, weights if name.endswith("h5") else old.read(name))
+    return path
+
+
+def test_weights_in_a_damaged_h5_are_refused(reader, tmp_path):
+    with zipfile.ZipFile(reader) as archive:
+        cut = archive.read("model.weights.h5")[:3000]
+    assert "not a whole .keras file" in refused(with_weights(reader, tmp_path / "m.keras", cut))
+
+
+def test_weights_that_unfold_to_gigabytes_are_refused(reader, tmp_path):
+    import h5py
+
+    with h5py.File(tmp_path / "weights.h5", "w") as file:
+        group = file.create_group("layers/dense/vars")
+        group.create_dataset("0", (30_000, 30_000), "f4", compression="gzip")  # none of it written
+    weights = (tmp_path / "weights.h5").read_bytes()
+    assert len(weights) < 100_000
+
+    message = refused(with_weights(reader, tmp_path / "m.keras", weights))
+
+    assert "its weights would take 3,600,000,000 bytes" in message

@@ -171,6 +171,18 @@ def test_show_draws_a_row_for_each_image(folder, reader, tmp_path):
     assert Image.open(picture).size == (one[0], 2 * one[1])
 
 
+def test_show_draws_a_picture_of_16_bits_as_it_looks(folder, reader, tmp_path):
+    plain = Image.open(folder / "1.png")
+    Image.fromarray(np.asarray(plain, dtype=np.uint16) * 256).save(tmp_path / "deep.png")
+    panels = []
+    for image in (folder / "1.png", tmp_path / "deep.png"):
+        assert call(image, "--show", tmp_path / "seen.png", "--model", reader) == 0
+        shown = np.asarray(Image.open(tmp_path / "seen.png").convert("L"), dtype=float)
+        panels.append(shown[40:, : shown.shape[1] // 4])  # the left panel, without its title
+    assert np.abs(panels[0] - panels[1]).mean() < 8
+    assert panels[0].std() > 40
+
+
 def test_show_that_cannot_be_written_is_an_error(folder, reader, capsys):
     where = folder / "no" / "seen.png"
     assert call(folder / "1.png", "--show", where, "--model", reader) == 1

@@ -91,6 +91,25 @@ def window(shape: list[int], size: list[int], options: dict) -> list[int]:
     ]
 
 
+def check_arrays(data: bytes) -> None:
+    """Raise UserError if the arrays of an HDF5 file would unfold to more than the file may weigh.
+
+    They may be compressed, a thousandfold if they are empty: Keras' own bound is at 4 GB.
+    """
+    import h5py
+
+    sizes: list[int] = []
+
+    def weigh(_: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            sizes.append(math.prod(item.shape or ()) * item.dtype.itemsize)
+
+    with h5py.File(io.BytesIO(data)) as file:
+        file.visititems(weigh)
+    if sum(sizes) > PARTS["model.weights.h5"]:
+        raise UserError(f"its weights would take {sum(sizes):,} bytes")
+
+
 def check(data: bytes) -> None:
     """Raise UserError unless the bytes are a whole, small model of one digit image."""
     try:
@@ -104,6 +123,7 @@ def check(data: bytes) -> None:
             if damaged := archive.testzip():
                 raise UserError(f"its {damaged} is damaged")
             config = json.loads(archive.read("config.json"))
+            check_arrays(archive.read("model.weights.h5"))
         shape, weights, largest = sizes_in(config)
     except UserError:
         raise

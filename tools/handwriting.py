@@ -26,7 +26,7 @@ from stages.runtime import silence
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 16_000_000
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
-SMALL, LARGE = 128, 256  # the longer side of a picture is brought between these before the work
+SMALL, LARGE = 128, 160  # the longer side of a picture is brought between these before the work
 FULL = 1.15  # what stays grey: this share of the ink's strength is the whitest
 CONTRAST = 0.07  # ink weaker than this share of the paper's brightness is no ink
 FINE = 60  # the digit's longer side while its strokes are measured
@@ -184,7 +184,7 @@ def without_lines(soft: np.ndarray) -> np.ndarray:
         for slope in np.linspace(-0.12, 0.12, 49):
             shift = np.round(slope * (columns - width / 2)).astype(int)
             sheared = (np.arange(height)[:, None] + shift) % height
-            full = inked[sheared[:, ::2], columns[::2]].mean(axis=1) > 0.92
+            full = inked[sheared[:, ::4], columns[::4]].mean(axis=1) > 0.92
             if full.sum() > line.sum():
                 rows, line = sheared, full
         runs, count = ndimage.label(line)
@@ -255,14 +255,17 @@ def sheet(ink: np.ndarray) -> tuple[slice, slice] | None:
 
 def fit(strokes: np.ndarray) -> np.ndarray:
     """Return the strokes as MNIST shows them: uint8 (28, 28), box in 20x20, centred by mass."""
-    fine = boxed(strokes, FINE)
-    solid = np.pad(fine > 0.5, FINE // 10)
+    fine = np.pad(boxed(strokes, FINE), FINE // 10)
+    solid = fine > 0.5
     depth = ndimage.distance_transform_edt(solid)
     unit = FINE / 20
     width = 4 * depth[solid].mean() - 2  # the mean depth of a bar is a quarter of its width
     if (missing := STROKE * unit - width) > 1:
         depth -= ndimage.distance_transform_edt(~solid)
         fine = np.clip(depth + missing / 2 + 0.5, 0, 1).astype(np.float32)
+    # MNIST's ink was black and white: its edges are crisp and its loops open, a small or blurred
+    # picture's are not.
+    fine = np.clip(2 * fine - ndimage.gaussian_filter(fine, unit), 0, 1)
     small = boxed(fine, 20)
     canvas = np.zeros((28, 28), dtype=np.uint8)
     centre = ndimage.center_of_mass(small)

@@ -52,8 +52,8 @@ def files_in(path: Path) -> list[Path]:
     return sorted(found)
 
 
-def read_digit(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
-    """Return the picture in a file, small, as uint8 (h, w, 3); what the network sees of it; a note.
+def read_digit(path: Path) -> tuple[np.ndarray, str]:
+    """Return what the network sees of the picture in a file, uint8 (28, 28), and a note.
 
     Raises
     ------
@@ -61,15 +61,12 @@ def read_digit(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
         If the file is not an image with a digit on it.
     """
     image, frames = decode(read_file(path))
-    seen = to_mnist(image)
-    image.thumbnail((160, 160))
-    note = f"the first of {frames} frames" if frames > 1 else ""
-    return np.asarray(image.convert("RGB")), seen, note
+    return to_mnist(image), f"the first of {frames} frames" if frames > 1 else ""
 
 
 def read_digits(
     arguments: list[Path], failures: list[Path]
-) -> Iterator[tuple[Path, np.ndarray, np.ndarray, str]]:
+) -> Iterator[tuple[Path, np.ndarray, str]]:
     """Yield each image's path and what `read_digit` gives; what fails is told and collected."""
     for argument in arguments:
         try:
@@ -111,16 +108,20 @@ def record(path: Path, probabilities: np.ndarray) -> str:
     return json.dumps(result | {"probabilities": values})
 
 
-def draw(rows: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]], path: Path) -> None:
-    """Draw each (name, picture, what the network saw, probabilities) as a row of three panels."""
+def draw(rows: list[tuple[Path, np.ndarray, np.ndarray]], path: Path) -> None:
+    """Draw each (image's path, what the network saw, probabilities) as a row of three panels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.5, 1.9 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(rows), 3, squeeze=False, width_ratios=(1, 1, 1.6))
-    for (name, given, seen, probabilities), (left, middle, right) in zip(rows, grid, strict=True):
-        left.imshow(given)
+    for (image, seen, probabilities), (left, middle, right) in zip(rows, grid, strict=True):
+        given, _ = decode(read_file(image))
+        given.thumbnail((160, 160))
+        deep = given.mode.startswith(("I", "F"))  # more than 8 bits: Pillow would clip them
+        left.imshow(given if deep else given.convert("RGB"), cmap="gray")
+        name = printable(image)
         short = name if len(name) <= 24 else "…" + name[-23:]
         left.set_title(short, fontsize=9, parse_math=False)
         middle.imshow(seen, cmap="gray", vmin=0, vmax=255)
@@ -150,14 +151,14 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")
     failures: list[Path] = []
-    shown: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []
+    shown: list[tuple[Path, np.ndarray, np.ndarray]] = []
     model = None
     pending = read_digits(arguments.images, failures)
     while batch := list(islice(pending, BATCH)):
         if model is None:
             model = checked_model.load(arguments.model)
-        results = probabilities_of(model, np.stack([seen for _, _, seen, _ in batch]))
-        for (path, given, seen, note), probabilities in zip(batch, results, strict=True):
+        results = probabilities_of(model, np.stack([seen for _, seen, _ in batch]))
+        for (path, seen, note), probabilities in zip(batch, results, strict=True):
             if arguments.json:
                 print(record(path, probabilities))
                 if note:
@@ -165,7 +166,7 @@ def main(argv: list[str] | None = None) -> int:
             else:
                 print(sentence(printable(path), probabilities, note))
             if arguments.show and len(shown) < SHOWN:
-                shown.append((printable(path), given, seen, probabilities))
+                shown.append((path, seen, probabilities))
         sys.stdout.flush()
     if shown:
         draw(shown, arguments.show)
