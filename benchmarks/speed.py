@@ -103,10 +103,13 @@ def flops(precision: str) -> float:
     )
 
 
-def record(name: str, rows: list[dict[str, object]]) -> None:
+def record(name: str, rows: list[dict[str, object]], **row: object) -> None:
+    """Add a row, say it, and write all rows so far to NAME.csv."""
+    rows.append(row)
+    print(row, file=sys.stderr, flush=True)
     RESULTS.mkdir(parents=True, exist_ok=True)
     with (RESULTS / f"{name}.csv").open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(stream, list(row), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
@@ -144,17 +147,15 @@ def training(rounds: int) -> None:
                     candidates[f"PyTorch, {kind}"] = [*script, "--precision", kind]
             for name, command in candidates.items():
                 result = last_line(list(map(str, command)))
-                rows.append(
-                    {
-                        "round": number,
-                        "seed": seed,
-                        "candidate": name,
-                        "seconds": round(result["training"], 2),
-                        "accuracy": result["accuracy"],
-                    }
+                record(
+                    "training",
+                    rows,
+                    round=number,
+                    seed=seed,
+                    candidate=name,
+                    seconds=round(result["training"], 2),
+                    accuracy=result["accuracy"],
                 )
-                print(rows[-1], file=sys.stderr, flush=True)
-            record("training", rows)
     print("| | seconds, median | against Keras' `fit`, median (range) | of it arithmetic |", end="")
     print(" test accuracy, mean ± standard deviation |\n| --- | ---: | ---: | ---: | ---: |")
     for name in candidates:
@@ -227,17 +228,15 @@ def knobs(rounds: int) -> None:
         for knob in (WITH, *KNOBS):
             settings = base if knob == WITH else base | {knob: defaults[knob]}
             result = last_line(ours(**settings, seed=seed))
-            rows.append(
-                {
-                    "round": number,
-                    "seed": seed,
-                    "candidate": knob,
-                    "seconds": round(result["training"], 2),
-                    "accuracy": result["accuracy"],
-                }
+            record(
+                "knobs",
+                rows,
+                round=number,
+                seed=seed,
+                candidate=knob,
+                seconds=round(result["training"], 2),
+                accuracy=result["accuracy"],
             )
-            print(rows[-1], file=sys.stderr, flush=True)
-        record("knobs", rows)
     print("| parameter | here, default | test accuracy, points | training time |")
     print("| --- | --- | ---: | ---: |")
     for knob in KNOBS:
@@ -272,16 +271,14 @@ def whole(rounds: int) -> None:
                 ("plain script", middle - began, script["accuracy"]),
                 ("dvc repro --force", end - middle, metrics["accuracy"]),
             ):
-                rows.append(
-                    {
-                        "round": number,
-                        "candidate": name,
-                        "seconds": round(seconds, 2),
-                        "accuracy": accuracy,
-                    }
+                record(
+                    "whole",
+                    rows,
+                    round=number,
+                    candidate=name,
+                    seconds=round(seconds, 2),
+                    accuracy=accuracy,
                 )
-                print(rows[-1], file=sys.stderr, flush=True)
-            record("whole", rows)
     print("| | seconds, median | against the plain script, median (range) | accuracy, median |")
     print("| --- | ---: | ---: | ---: |")
     for name in ("plain script", "dvc repro --force"):
@@ -298,16 +295,14 @@ def growth(rounds: int) -> None:
     for number in range(1, rounds + 1):
         for copies in (1, 2, 4, 8):
             result = last_line([*ours(epochs=1), "--copies", str(copies)])
-            rows.append(
-                {
-                    "round": number,
-                    "copies": copies,
-                    "seconds": round(result["training"], 2),
-                    "peak_bytes": result["peak"],
-                }
+            record(
+                "growth",
+                rows,
+                round=number,
+                copies=copies,
+                seconds=round(result["training"], 2),
+                peak_bytes=result["peak"],
             )
-            print(rows[-1], file=sys.stderr, flush=True)
-        record("growth", rows)
     size = 54_000 * 28 * 28 * 4
     print("| images | seconds an epoch, median | peak memory, MB | times the images' size |")
     print("| ---: | ---: | ---: | ---: |")
