@@ -1,6 +1,6 @@
 """How fast and how accurate the training is beside its peers, side by side in one run.
 
-    python -m benchmarks.speed [--rounds 5] [--what training knobs whole growth]
+    python -m benchmarks.speed [--rounds 5] [--what training knobs whole growth reading]
 
 Every round runs each candidate once, in turn, so that a machine that drifts drifts for all; the
 ratios are taken round by round. Writes benchmarks/results/NAME.csv, one row a run, and prints the
@@ -13,6 +13,8 @@ training: the same work (5 epochs of 64) by Model.fit in the plain script, by ou
 knobs: the recipe `accurate`, 10 epochs of it, with one parameter at a time back at its default.
 whole: `dvc repro --force`, data fetched, against the plain script from start to end.
 growth: one epoch on 1, 2, 4 and 8 times the images: seconds, peak memory.
+reading: `tools.predict` on one picture, on 1,000 and on one of 16 megapixels, against the import of
+    TensorFlow: seconds, peak memory.
 """
 
 import argparse
@@ -25,6 +27,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from benchmarks.accuracy import FIRST_SEED, RESULTS
@@ -61,6 +64,17 @@ for _ in range(20):
     product().numpy()
     best = min(best, time.perf_counter() - began)
 print(2 * 2048**3 / best)
+"""
+
+
+# Run by a small process of its own: a new process counts its parent's memory as its own at first.
+TIMED = """
+import json, resource, subprocess, sys, time
+began = time.perf_counter()
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+seconds = time.perf_counter() - began
+peak = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+print(json.dumps({"seconds": seconds, "peak": peak}))
 """
 
 
@@ -322,12 +336,64 @@ def growth(rounds: int) -> None:
     )
 
 
+def reading(rounds: int) -> None:
+    from sklearn.datasets import load_digits
+
+    from benchmarks.handwriting import enlarged, photo, shaded
+
+    base, one, many = "import tensorflow", "one picture, 192 x 192", "1,000 pictures, 192 x 192"
+    rows: list[dict[str, object]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        rng = np.random.default_rng(0)
+        digits = load_digits().images / 16
+        (Path(folder) / "many").mkdir()
+        for number, digit in enumerate(digits[:1000]):
+            shaded(digit, rng).save(f"{folder}/many/{number:04}.png")
+        ink = enlarged(digits[0], 3000, 500)[..., np.newaxis]
+        photo(ink, rng, (0.96, 0.95, 0.93), (0.1, 0.15, 0.5)).save(f"{folder}/large.jpg")
+        predict = [sys.executable, "-m", "tools.predict"]
+        candidates = {
+            base: [sys.executable, "-c", "import tensorflow"],
+            one: [*predict, f"{folder}/many/0000.png"],
+            many: [*predict, f"{folder}/many"],
+            "one photo, 16 megapixels": [*predict, f"{folder}/large.jpg"],
+        }
+        for number in range(1, rounds + 1):
+            for name, command in candidates.items():
+                result = last_line([sys.executable, "-c", TIMED, *command])
+                record(
+                    "reading",
+                    rows,
+                    round=number,
+                    candidate=name,
+                    seconds=round(result["seconds"], 2),
+                    peak_bytes=result["peak"],
+                )
+    print("| | seconds, median | against `import tensorflow`, median (range) | peak memory, MB |")
+    print("| --- | ---: | ---: | ---: |")
+    for name in candidates:
+        print(
+            f"| {name} | {statistics.median(of(rows, name, 'seconds')):.1f} "
+            f"| {ranged(ratios_to(rows, name, base))} "
+            f"| {max(of(rows, name, 'peak_bytes')) / 1e6:.0f} |"
+        )
+    pairs = zip(of(rows, many, "seconds"), of(rows, one, "seconds"), strict=True)
+    more = [a - b for a, b in pairs]
+    print(f"\n999 pictures more take {ranged(more)} s more; n = {rounds} rounds.")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5)
-    parts = {"training": training, "knobs": knobs, "whole": whole, "growth": growth}
+    parts = {
+        "training": training,
+        "knobs": knobs,
+        "whole": whole,
+        "growth": growth,
+        "reading": reading,
+    }
     parser.add_argument("--what", nargs="+", choices=parts, default=list(parts))
     arguments = parser.parse_args()
     for name in arguments.what:

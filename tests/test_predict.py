@@ -154,6 +154,37 @@ def test_a_pipe_that_closes_early_ends_it_quietly(folder, reader):
     assert done.returncode == -signal.SIGPIPE
 
 
+def test_many_files_are_read_by_others_and_come_out_the_same(folder, reader, capsys, monkeypatch):
+    causes = hostile(folder)
+    del causes["nothing"], causes["missing.png"], causes["/dev/zero"]  # not found in a folder
+    arguments = (folder, folder / "missing.png", "--json", "--model", reader)
+    assert call(*arguments) == 1
+    alone = capsys.readouterr()
+    monkeypatch.setattr(predict, "MANY", 2)
+    monkeypatch.setattr(predict, "read_digit", None)  # nothing is read in this process
+    assert call(*arguments) == 1
+    assert capsys.readouterr() == alone
+    assert len(alone.err.splitlines()) == len(causes)  # missing.png stands for code.eps
+    assert len(alone.out.splitlines()) == 10
+
+
+def test_readers_end_with_the_process_that_started_them(folder, tmp_path):
+    for number in range(predict.MANY):
+        shutil.copy(folder / "1.png", tmp_path / f"again {number}.png")
+    code = (
+        "import os, signal, sys; from pathlib import Path; from tools import predict\n"
+        "if __name__ == '__main__':\n"
+        "    for _ in predict.outcomes(predict.files_in(Path(sys.argv[1]))):\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    (tmp_path / "killed.py").write_text(code)
+    command = [sys.executable, tmp_path / "killed.py", tmp_path]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    # Ends when the last of the processes that hold the pipe has ended: the readers are among them.
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+
+
 def test_an_unreadable_file_is_named(folder, reader, capsys, monkeypatch):
     def refuse(path, *_):
         raise PermissionError(13, "Permission denied")

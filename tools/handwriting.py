@@ -26,7 +26,7 @@ from stages.runtime import silence
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 16_000_000
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
-SMALL, LARGE = 128, 160  # the longer side of a picture is brought between these before the work
+SIDE = 160  # pixels, to which the longer side of a picture is brought before the work
 FULL = 1.15  # what stays grey: this share of the ink's strength is the whitest
 CONTRAST = 0.07  # ink weaker than this share of the paper's brightness is no ink
 FINE = 60  # the digit's longer side while its strokes are measured
@@ -99,9 +99,8 @@ def grey(image: Image.Image) -> np.ndarray:
         image = Image.fromarray((values - min(low, 0.0)) / (top or 1.0))
     else:
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    side = min(max(longer, SMALL), LARGE)
-    size = (max(1, round(width * side / longer)), max(1, round(height * side / longer)))
-    resample = Image.Resampling.BOX if longer > side else Image.Resampling.BICUBIC
+    size = (max(1, round(width * SIDE / longer)), max(1, round(height * SIDE / longer)))
+    resample = Image.Resampling.BOX if longer > SIDE else Image.Resampling.BICUBIC
     pixels = np.asarray(image.resize(size, resample), dtype=np.float32)
     if pixels.ndim == 2:
         return pixels
@@ -145,7 +144,9 @@ def ink_of(values: np.ndarray) -> np.ndarray:
     coarse = resized(values, shape, Image.Resampling.BOX)
     paper = surface(coarse)
     if ((coarse - paper) ** 3).sum() > 0:  # most of what is not paper is brighter
-        values, coarse, paper = 1 - 0.7 * values, 1 - 0.7 * coarse, 1 - 0.7 * paper
+        # Dark paper has no light of its own to measure the ink by: the difference counts.
+        behind = resized(paper.astype(np.float32), values.shape, Image.Resampling.BILINEAR)
+        values, coarse, paper = 1 + behind - values, 1 + paper - coarse, np.ones_like(paper)
     paper = np.clip(paper, 0.15, None)
     if part := sheet(1 - coarse / paper):
         rows, columns = (
@@ -179,14 +180,15 @@ def without_lines(soft: np.ndarray) -> np.ndarray:
         inked = ndimage.maximum_filter1d(soft, 3, axis=0) > 0.25
         if inked.any(axis=0).mean() < 0.92:
             continue  # no line goes from end to end
-        columns = np.arange(width)
-        rows, line = np.empty(0), np.zeros(height, dtype=bool)
-        for slope in np.linspace(-0.12, 0.12, 49):
-            shift = np.round(slope * (columns - width / 2)).astype(int)
-            sheared = (np.arange(height)[:, None] + shift) % height
-            full = inked[sheared[:, ::4], columns[::4]].mean(axis=1) > 0.92
-            if full.sum() > line.sum():
-                rows, line = sheared, full
+        columns, slopes = np.arange(width), np.linspace(-0.12, 0.12, 49)
+        shifts = np.round(slopes[:, None] * (columns - width / 2)).astype(int)
+        reach = np.abs(shifts).max()
+        wrapped = np.pad(inked[:, ::4], ((reach, reach), (0, 0)), mode="wrap")
+        windows = np.lib.stride_tricks.sliding_window_view(wrapped, height, axis=0)
+        sheared = windows[reach + shifts[:, ::4], columns[: windows.shape[1]]]
+        full = sheared.mean(axis=1) > 0.92  # of each slope, which rows are inked from end to end
+        best = full.sum(axis=1).argmax()
+        rows, line = (np.arange(height)[:, None] + shifts[best]) % height, full[best]
         runs, count = ndimage.label(line)
         thick = int(np.bincount(runs)[1:].max(initial=0))
         if not 0 < thick <= height / 12:

@@ -14,8 +14,12 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from itertools import islice
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
+from itertools import chain, islice
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 
@@ -27,6 +31,8 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", "
 UNSURE = 0.7  # below this probability the answer is called unsure
 CLOSE = 0.1  # a second digit as likely as this is named too
 BATCH = 250  # images that are read before they are predicted together
+MANY = 200  # files, from which on others read them while this process starts TensorFlow
+READERS = 2  # more would need more memory: a picture of 16 megapixels takes 0.3 GB
 SHOWN = 20  # rows of a --show picture
 
 
@@ -37,7 +43,10 @@ def printable(path: Path) -> str:
 
 
 def files_in(path: Path) -> list[Path]:
-    """Return a file itself, or the images in a folder and its subfolders, sorted by name."""
+    """Return a file itself, or the images in a folder and its subfolders, sorted by name.
+
+    A folder without images is returned itself, so that reading it says so in its turn.
+    """
     if not path.is_dir():
         return [path]
     found: list[Path] = []
@@ -47,9 +56,7 @@ def files_in(path: Path) -> list[Path]:
 
     for folder, _, names in os.walk(path, onerror=unreadable):  # follows no links to folders
         found += [Path(folder, name) for name in names if Path(name).suffix.lower() in SUFFIXES]
-    if not found:
-        raise UserError("no images in this folder")
-    return sorted(found)
+    return sorted(found) or [path]
 
 
 def read_digit(path: Path) -> tuple[np.ndarray, str]:
@@ -60,27 +67,47 @@ def read_digit(path: Path) -> tuple[np.ndarray, str]:
     UserError
         If the file is not an image with a digit on it.
     """
+    if path.is_dir() and os.access(path, os.R_OK):
+        raise UserError("no images in this folder")
     image, frames = decode(read_file(path))
     return to_mnist(image), f"the first of {frames} frames" if frames > 1 else ""
+
+
+def outcome(path: Path) -> tuple[np.ndarray, str] | UserError:
+    """Return what `read_digit` returns, or the error that it raises."""
+    try:
+        return read_digit(path)
+    except UserError as error:
+        return error
+
+
+def follow_parent() -> None:
+    """End this process when the one that started it has ended, in whatever way."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is sent to all; the parent answers it
+    Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
+
+
+def outcomes(paths: list[Path]) -> Iterator[tuple[np.ndarray, str] | UserError]:
+    """Yield the outcome of each file, in order."""
+    if len(paths) < MANY:
+        yield from map(outcome, paths)
+        return
+    # Not forked, since this process may have threads.
+    with ProcessPoolExecutor(READERS, get_context("spawn"), follow_parent) as pool:
+        yield from pool.map(outcome, paths, chunksize=20)
 
 
 def read_digits(
     arguments: list[Path], failures: list[Path]
 ) -> Iterator[tuple[Path, np.ndarray, str]]:
     """Yield each image's path and what `read_digit` gives; what fails is told and collected."""
-    for argument in arguments:
-        try:
-            paths = files_in(argument)
-        except UserError as error:
-            paths = []
-            failures.append(argument)
-            print(f"error: {printable(argument)}: {error}", file=sys.stderr)
-        for path in paths:
-            try:
-                yield path, *read_digit(path)
-            except UserError as error:
-                failures.append(path)
-                print(f"error: {printable(path)}: {error}", file=sys.stderr)
+    paths = [path for argument in arguments for path in files_in(argument)]
+    for path, result in zip(paths, outcomes(paths), strict=True):
+        if isinstance(result, UserError):
+            failures.append(path)
+            print(f"error: {printable(path)}: {result}", file=sys.stderr)
+        else:
+            yield path, *result
 
 
 def probabilities_of(model, raw_images: np.ndarray) -> np.ndarray:
@@ -152,22 +179,23 @@ def main(argv: list[str] | None = None) -> int:
         stream.reconfigure(errors="backslashreplace")
     failures: list[Path] = []
     shown: list[tuple[Path, np.ndarray, np.ndarray]] = []
-    model = None
-    pending = read_digits(arguments.images, failures)
-    while batch := list(islice(pending, BATCH)):
-        if model is None:
+    # Closed in any case: else Ctrl-C would wait until all files are read.
+    with closing(read_digits(arguments.images, failures)) as digits:
+        if first := next(digits, None):  # without an image, TensorFlow need not start
             model = checked_model.load(arguments.model)
-        results = probabilities_of(model, np.stack([seen for _, seen, _ in batch]))
-        for (path, seen, note), probabilities in zip(batch, results, strict=True):
-            if arguments.json:
-                print(record(path, probabilities))
-                if note:
-                    print(f"note: {printable(path)}: {note}", file=sys.stderr)
-            else:
-                print(sentence(printable(path), probabilities, note))
-            if arguments.show and len(shown) < SHOWN:
-                shown.append((path, seen, probabilities))
-        sys.stdout.flush()
+            digits = chain([first], digits)
+        while batch := list(islice(digits, BATCH)):
+            results = probabilities_of(model, np.stack([seen for _, seen, _ in batch]))
+            for (path, seen, note), probabilities in zip(batch, results, strict=True):
+                if arguments.json:
+                    print(record(path, probabilities))
+                    if note:
+                        print(f"note: {printable(path)}: {note}", file=sys.stderr)
+                else:
+                    print(sentence(printable(path), probabilities, note))
+                if arguments.show and len(shown) < SHOWN:
+                    shown.append((path, seen, probabilities))
+            sys.stdout.flush()
     if shown:
         draw(shown, arguments.show)
     return int(bool(failures))
