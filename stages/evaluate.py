@@ -15,16 +15,14 @@ No time and no duration is written: the same model gives the same bytes.
 import argparse
 import json
 import multiprocessing
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from multiprocessing.connection import Connection
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from stages import dataset
+from stages import dataset, runtime
 from stages.dataset import DIGITS
 from stages.integrity import check_recorded, replacing
 from stages.params import Section, UserError, load, run
@@ -209,35 +207,17 @@ def write_results(results: dict[str, object], reports: Path) -> None:
         write(f"{table}.csv", frame.to_csv(index=False, lineterminator="\n"))
 
 
-def draw_what_comes(receiving: Connection) -> None:
-    """Draw the pictures, in a process of its own, once the arguments of draw_all have come."""
-    from stages import figures
+def predict(test: Path, path: Path) -> NDArray[np.float32]:
+    """Return the probabilities, (n, 10), that the model in a file gives to n test images."""
+    from stages import model
 
-    try:
-        arguments = receiving.recv()
-    except EOFError:  # the other process has failed, and has said why
-        return
-    figures.draw_all(**arguments)
-
-
-@contextmanager
-def drawing_beside() -> Iterator[Callable[[dict], None]]:
-    """Start a process that draws; yield the function that sends it the arguments of draw_all.
-
-    Matplotlib, pandas and seaborn take two seconds to import. A second core does that while the
-    first starts TensorFlow. At the end the pictures are there.
-    """
-    # Not a fork: that would copy TensorFlow's locks, but not the threads that hold them.
-    spawn = multiprocessing.get_context("spawn")
-    receiving, sending = spawn.Pipe(duplex=False)
-    artist = spawn.Process(target=draw_what_comes, args=(receiving,))
-    artist.start()
-    receiving.close()
-    with sending:  # closed, it lets the artist go if nothing was sent
-        yield sending.send
-    artist.join()
-    if artist.exitcode:
-        raise SystemExit(artist.exitcode)
+    runtime.start_tensorflow(seed=0, threads=THREADS)
+    network = model.load(path)
+    images, _ = dataset.load(test)
+    probabilities = network.predict(images, batch_size=PREDICTION_BATCH, verbose=0)
+    if not np.isfinite(probabilities).all():
+        raise UserError(f"{path}: gives probabilities that are not finite; train it anew")
+    return probabilities
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -256,34 +236,32 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"{arguments.test}: lacks the digits {sorted(absent)}; all ten are needed")
     check_recorded(arguments.history)
 
-    with drawing_beside() as draw:
-        from stages import model, runtime
+    # TensorFlow, and all that judges and draws, take two to three seconds each to import: side by
+    # side. Not forked, since a fork copies locks, but not the threads that hold them.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn, runtime.follow_parent) as pool:
+        prediction = pool.submit(predict, arguments.test, arguments.model)
+        import sklearn.metrics  # noqa: F401, for `evaluate`
 
-        runtime.start_tensorflow(seed=0, threads=THREADS)
-        network = model.load(arguments.model)
-        probabilities = network.predict(images, batch_size=PREDICTION_BATCH, verbose=0)
-        if not np.isfinite(probabilities).all():
-            raise UserError(
-                f"{arguments.model}: gives probabilities that are not finite; train it anew"
-            )
-        results = evaluate(labels, probabilities, params.calibration_bins)
-        arguments.reports.mkdir(parents=True, exist_ok=True)
-        draw(
-            {
-                "folder": arguments.reports,
-                "history": arguments.history,
-                "images": images,
-                "labels": labels,
-                "probabilities": probabilities,
-                "results": results,
-                "samples": params.samples,
-                "mistakes": params.mistakes,
-            }
-        )
-        dataset.write_arrays(
-            arguments.predictions, compressed=True, probabilities=probabilities, labels=labels
-        )
-        write_results(results, arguments.reports)
+        from stages import figures
+
+        probabilities = prediction.result()
+    results = evaluate(labels, probabilities, params.calibration_bins)
+    arguments.reports.mkdir(parents=True, exist_ok=True)
+    dataset.write_arrays(
+        arguments.predictions, compressed=True, probabilities=probabilities, labels=labels
+    )
+    write_results(results, arguments.reports)
+    figures.draw_all(
+        arguments.reports,
+        arguments.history,
+        images,
+        labels,
+        probabilities,
+        results,
+        params.samples,
+        params.mistakes,
+    )
     metrics = results["metrics"]
     print(
         f"test accuracy {metrics['accuracy']:.4f} (95 % interval {metrics['accuracy_low']:.4f} to "

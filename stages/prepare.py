@@ -8,6 +8,7 @@ Reads x_train, y_train, x_test, y_test: uint8 (n, 28, 28) and (n,). Writes three
 """
 
 import argparse
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -92,13 +93,16 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"{arguments.raw}: {error}") from None
     start = validation_start(len(x_train), params.validation_share)
 
-    for path, raw_images, labels in (
-        (arguments.train, x_train[:start], y_train[:start]),
-        (arguments.validation, x_train[start:], y_train[start:]),
-        (arguments.test, x_test, y_test),
-    ):
+    def write(path: Path, raw_images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> str:
         write_arrays(path, compressed=True, **normalize(raw_images, labels))
-        print(f"{path}: {len(labels):,} images")
+        return f"{path}: {len(labels):,} images"
+
+    paths = arguments.train, arguments.validation, arguments.test
+    images = x_train[:start], x_train[start:], x_test
+    labels = y_train[:start], y_train[start:], y_test
+    with ThreadPoolExecutor() as pool:  # zlib, where the time goes, lets other threads run
+        for line in pool.map(write, paths, images, labels):
+            print(line)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,15 @@ environment, Keras' configuration file, threads, seeds, the choice of non-determ
 
 import os
 import platform
+import signal
 import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from multiprocessing import parent_process
 from pathlib import Path
+from threading import Thread
 from types import ModuleType
 
 # Switches of TensorFlow and the libraries below it: with one of them set, a run would give other
@@ -80,6 +83,12 @@ def start_tensorflow(seed: int, threads: int, precision: str = "float32") -> Mod
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
     return tf
+
+
+def follow_parent() -> None:
+    """End this process when the one that started it has ended, in whatever way."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is sent to both; the parent answers it
+    Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
 
 
 @contextmanager

@@ -17,13 +17,13 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from itertools import chain, islice
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 
 from stages.params import UserError, run
+from stages.runtime import follow_parent
 from tools import checked_model
 from tools.handwriting import decode, read_file, to_mnist
 
@@ -79,12 +79,6 @@ def outcome(path: Path) -> tuple[np.ndarray, str] | UserError:
         return read_digit(path)
     except UserError as error:
         return error
-
-
-def follow_parent() -> None:
-    """End this process when the one that started it has ended, in whatever way."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is sent to all; the parent answers it
-    Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
 
 
 def outcomes(paths: list[Path]) -> Iterator[tuple[np.ndarray, str] | UserError]:
