@@ -208,7 +208,13 @@ def write_results(results: dict[str, object], reports: Path) -> None:
 
 
 def predict(test: Path, path: Path) -> NDArray[np.float32]:
-    """Return the probabilities, (n, 10), that the model in a file gives to n test images."""
+    """Return the probabilities, (n, 10), that the model in a file gives to n test images.
+
+    Raises
+    ------
+    UserError
+        A file is not what it should be, or the probabilities are not finite.
+    """
     from stages import model
 
     runtime.start_tensorflow(seed=0, threads=THREADS)

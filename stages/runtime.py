@@ -2,6 +2,7 @@
 
 What the surroundings could change is fixed here before TensorFlow is imported: switches in the
 environment, Keras' configuration file, threads, seeds, the choice of non-deterministic kernels.
+`follow_parent` is for a process beside the main one.
 """
 
 import os
@@ -87,7 +88,7 @@ def start_tensorflow(seed: int, threads: int, precision: str = "float32") -> Mod
 
 def follow_parent() -> None:
     """End this process when the one that started it has ended, in whatever way."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is sent to both; the parent answers it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is sent to both; the parent speaks
     Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
 
 

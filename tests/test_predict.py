@@ -137,11 +137,13 @@ def test_each_hostile_file_gets_its_line_and_the_others_are_read(folder, reader,
         assert cause in line
 
 
-def test_a_pipe_that_closes_early_ends_it_quietly(folder, reader):
+@pytest.mark.parametrize("copies", [1, 2 * predict.BATCH])
+def test_a_pipe_that_closes_early_ends_it_quietly(folder, reader, copies):
     """As in `python -m tools.predict ... | head -0`; nor does TensorFlow say anything."""
     reading, writing = os.pipe()
     os.close(reading)
-    command = [sys.executable, "-m", "tools.predict", folder, "--model", reader]
+    images = [folder / "1.png"] * copies
+    command = [sys.executable, "-m", "tools.predict", *images, "--model", reader]
     # TensorFlow in this process has set some, and a new one would say that it ignores them.
     clean = {k: v for k, v in os.environ.items() if not k.startswith(runtime.SWITCHES)}
     try:
@@ -190,6 +192,18 @@ def test_an_unreadable_file_is_named(folder, reader, capsys, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("tools.handwriting.os.open", refuse)
+    assert call(folder / "1.png", "--model", reader) == 1
+    assert capsys.readouterr().err == f"error: {folder}/1.png: Permission denied\n"
+
+
+def test_a_file_in_a_folder_that_must_not_be_entered_is_named(folder, reader, capsys, monkeypatch):
+    def refuse(path, *_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    # As root, nothing is refused for real.
+    monkeypatch.setattr("tools.handwriting.os.open", refuse)
+    monkeypatch.setattr("tools.predict.os.stat", refuse)
+    monkeypatch.setattr("pathlib.Path.stat", refuse)
     assert call(folder / "1.png", "--model", reader) == 1
     assert capsys.readouterr().err == f"error: {folder}/1.png: Permission denied\n"
 

@@ -47,7 +47,7 @@ def files_in(path: Path) -> list[Path]:
 
     A folder without images is returned itself, so that reading it says so in its turn.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):  # Path.is_dir raises where a folder must not be entered
         return [path]
     found: list[Path] = []
 
@@ -67,7 +67,7 @@ def read_digit(path: Path) -> tuple[np.ndarray, str]:
     UserError
         If the file is not an image with a digit on it.
     """
-    if path.is_dir() and os.access(path, os.R_OK):
+    if os.path.isdir(path) and os.access(path, os.R_OK):
         raise UserError("no images in this folder")
     image, frames = decode(read_file(path))
     return to_mnist(image), f"the first of {frames} frames" if frames > 1 else ""
@@ -88,7 +88,7 @@ def outcomes(paths: list[Path]) -> Iterator[tuple[np.ndarray, str] | UserError]:
         return
     # Not forked, since this process may have threads.
     with ProcessPoolExecutor(READERS, get_context("spawn"), follow_parent) as pool:
-        yield from pool.map(outcome, paths, chunksize=20)
+        yield from pool.map(outcome, paths, chunksize=5)
 
 
 def read_digits(
@@ -173,7 +173,7 @@ def main(argv: list[str] | None = None) -> int:
         stream.reconfigure(errors="backslashreplace")
     failures: list[Path] = []
     shown: list[tuple[Path, np.ndarray, np.ndarray]] = []
-    # Closed in any case: else Ctrl-C would wait until all files are read.
+    # Closed in any case: else what ends this early would wait until all files are read.
     with closing(read_digits(arguments.images, failures)) as digits:
         if first := next(digits, None):  # without an image, TensorFlow need not start
             model = checked_model.load(arguments.model)
@@ -196,5 +196,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` ends it quietly, as it ends `cat`
-    raise SystemExit(run(main))
+    try:
+        code = run(main)
+        sys.stdout.flush()
+    except (
+        BrokenPipeError
+    ):  # `... | head` ends it quietly, as it ends `cat`; the readers have ended
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGPIPE)
+    raise SystemExit(code)
