@@ -139,3 +139,15 @@ def test_the_server_is_bound_to_loopback_and_names_a_taken_port(reader: Path):
         draw.server(reader, 70000)
     with draw.server(reader, 0) as server:
         assert server.server_address[0] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    "error, said", [(ConnectionResetError(), False), (BrokenPipeError(), False), (KeyError(), True)]
+)
+def test_only_a_page_that_goes_away_leaves_no_word(capfd, error, said):
+    with draw.Server(("127.0.0.1", 0), draw.Handler) as server:
+        try:
+            raise error
+        except Exception:
+            server.handle_error(None, ("127.0.0.1", 1))
+    assert ("Traceback" in capfd.readouterr().err) is said

@@ -4,10 +4,12 @@ import io
 import os
 import warnings
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from PIL.TiffImagePlugin import TiffImageFile
 from sklearn.datasets import load_digits
 
 from stages.params import UserError
@@ -181,6 +183,35 @@ def test_values_that_are_not_finite_are_refused():
     values[3, 3] = np.nan
     with pytest.raises(UserError, match="not finite"):
         to_mnist(Image.fromarray(values))
+
+
+def test_values_too_far_apart_are_refused():
+    values = np.float32(1 - seven()) * np.float32(3e38)
+    values[3, 3] = -3e38
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserError, match="too far apart"):
+            to_mnist(Image.fromarray(values))
+
+
+def test_a_small_digit_on_faint_lines_is_found():
+    page = Image.new("RGB", (600, 600), (245, 245, 245))
+    pen = ImageDraw.Draw(page)
+    for row in range(0, 600, 60):
+        pen.line([(0, row), (600, row)], fill=(150, 180, 220), width=2)
+    pen.line([(290, 248), (315, 248), (300, 290)], fill=(30, 40, 120), width=5)
+    assert likeness(to_mnist(page), REFERENCE) > 0.6
+
+
+def test_frames_are_not_counted():
+    buffer = io.BytesIO()
+    first = grey(1 - seven())
+    first.save(buffer, "TIFF", save_all=True, append_images=[first] * 2)
+    image, more = decode(buffer.getvalue())
+    assert more and np.array_equal(np.asarray(image), np.asarray(first))
+    with mock.patch.object(TiffImageFile, "n_frames", new_callable=mock.PropertyMock) as frames:
+        decode(buffer.getvalue())
+    frames.assert_not_called()
 
 
 def test_exif_orientation_is_followed():

@@ -62,7 +62,7 @@ def test_json_is_one_object_a_line(folder, reader, capsys):
         assert Path(result["image"]).exists()
     assert len(errors.splitlines()) == 2
     assert "bad.png: not an image" in errors
-    assert "moving.gif: the first of 2 frames" in errors
+    assert "moving.gif: the first of its frames" in errors
 
 
 def test_names_are_escaped_on_one_line(folder, reader, capsys):
@@ -232,6 +232,16 @@ def test_show_that_cannot_be_written_is_an_error(folder, reader, capsys):
     where = folder / "no" / "seen.png"
     assert call(folder / "1.png", "--show", where, "--model", reader) == 1
     assert capsys.readouterr().err == f"error: {where}: No such file or directory\n"
+
+
+def test_show_never_writes_over_a_picture(folder, reader, capsys):
+    photo = folder / "photo.jpg"
+    Image.open(folder / "1.png").save(photo)
+    for show in (photo, folder / "1.png"):
+        before = show.read_bytes()
+        assert call(folder / "1.png", "--show", show, "--model", reader) == 1
+        assert capsys.readouterr().err.startswith(f"error: --show {show}: ")
+        assert show.read_bytes() == before
 
 
 def test_the_sentence_names_a_close_second_and_says_unsure():

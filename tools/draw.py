@@ -101,12 +101,19 @@ class Handler(BaseHTTPRequestHandler):
         """Keep the terminal quiet: a request comes with every stroke."""
 
 
+class Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of a page that went away before it had its answer."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 def server(model_path: Path, port: int) -> ThreadingHTTPServer:
     """Return the server, bound to loopback; port 0 takes a free one."""
     model = checked_model.load(model_path)
     handler = partial(Handler, model=model, lock=Lock())
     try:
-        return ThreadingHTTPServer(("127.0.0.1", port), handler)
+        return Server(("127.0.0.1", port), handler)
     except (OSError, OverflowError) as error:
         cause = getattr(error, "strerror", None) or error
         raise UserError(f"port {port}: {cause}; choose another with --port") from error

@@ -48,8 +48,8 @@ def read_file(path: Path) -> bytes:
         raise UserError(getattr(error, "strerror", None) or str(error)) from error
 
 
-def decode(data: bytes) -> tuple[Image.Image, int]:
-    """Return the first frame of an image file, upright, and the number of its frames."""
+def decode(data: bytes) -> tuple[Image.Image, bool]:
+    """Return the first frame of an image file, upright, and whether there are more."""
     if not data:
         raise UserError("the file is empty")
     logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
@@ -62,7 +62,7 @@ def decode(data: bytes) -> tuple[Image.Image, int]:
                 raise UserError(f"{width}x{height} pixels; at most {MAX_PIXELS:,} are read")
             with silence() if image.format == "TIFF" else nullcontext():
                 image.load()
-            return ImageOps.exif_transpose(image), getattr(image, "n_frames", 1)
+            return ImageOps.exif_transpose(image), has_second_frame(image)
     except UserError:
         raise
     except Image.DecompressionBombError as error:
@@ -72,6 +72,15 @@ def decode(data: bytes) -> tuple[Image.Image, int]:
     except Exception as error:  # a decoder may raise anything on a damaged file: struct.error, ...
         cause = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"damaged image: {cause}") from error
+
+
+def has_second_frame(image: Image.Image) -> bool:
+    """Tell whether an image has more than one frame, without counting them: a file can have 10⁶."""
+    try:
+        image.seek(1)
+    except Exception:  # whatever is wrong with it, the first frame has been read
+        return False
+    return True
 
 
 def is_bare(pixels: np.ndarray) -> bool:
@@ -96,7 +105,11 @@ def grey(image: Image.Image) -> np.ndarray:
             raise UserError("holds values that are not finite")
         low, high = float(values.min()), float(values.max())
         top = 65535.0 if image.mode.startswith("I") and high <= 65535 else high - min(low, 0.0)
-        image = Image.fromarray((values - min(low, 0.0)) / (top or 1.0))
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = (values - min(low, 0.0)) / (top or 1.0)
+        if not np.isfinite(values).all():
+            raise UserError(f"holds values from {low:g} to {high:g}, too far apart for a picture")
+        image = Image.fromarray(values)
     else:
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     size = (max(1, round(width * SIDE / longer)), max(1, round(height * SIDE / longer)))
@@ -209,6 +222,8 @@ def strokes_of(ink: np.ndarray) -> np.ndarray:
     """Return the digit's strokes, cut out: float32 (h, w) in [0, 1] with specks and lines gone."""
     upper = ink[ink > otsu(ink)]
     level = float(np.percentile(upper, 70)) if upper.size else 0.0
+    if level < CONTRAST and ink.max() > 3 * CONTRAST:  # what is most of it is paper's faint lines
+        level = float(np.percentile(ink[ink > CONTRAST], 70))
     if level < CONTRAST:
         raise UserError("no ink found: the picture is blank, or all of it is ink")
     soft = without_lines(np.clip((ink / level - 0.1) / 0.8, 0, 2))

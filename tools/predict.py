@@ -69,8 +69,8 @@ def read_digit(path: Path) -> tuple[np.ndarray, str]:
     """
     if os.path.isdir(path) and os.access(path, os.R_OK):
         raise UserError("no images in this folder")
-    image, frames = decode(read_file(path))
-    return to_mnist(image), f"the first of {frames} frames" if frames > 1 else ""
+    image, more = decode(read_file(path))
+    return to_mnist(image), "the first of its frames" if more else ""
 
 
 def outcome(path: Path) -> tuple[np.ndarray, str] | UserError:
@@ -169,6 +169,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--show", type=Path, metavar="OUT.png", help="draw what the network saw")
     arguments = parser.parse_args(argv)
 
+    if arguments.show and arguments.show.suffix.lower() != ".png":
+        raise UserError(f"--show {arguments.show}: what is written is a PNG; name it so")
+    if arguments.show in arguments.images:
+        raise UserError(f"--show {arguments.show}: is an image to read; name another file")
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")
     failures: list[Path] = []
