@@ -14,6 +14,7 @@ from PIL import Image
 from stages import model, prepare, runtime, train
 from stages.dataset import write_arrays
 from stages.params import UserError
+from tools import browser
 from tools.handwriting import to_mnist
 
 ROOT = Path(__file__).parent.parent
@@ -138,6 +139,14 @@ def reader(tmp_path_factory) -> Path:
 def tf():
     """TensorFlow, in the state in which each stage starts it."""
     return runtime.start_tensorflow(seed=42, threads=2)
+
+
+@pytest.fixture(scope="session")
+def browser_path() -> str:
+    """A browser that starts; `make test` has seen to it that there is one."""
+    path = browser.find()
+    assert path, "no browser is here; 'make test' brings one"
+    return path
 
 
 @pytest.fixture

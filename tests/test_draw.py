@@ -3,7 +3,6 @@
 import http.client
 import io
 import json
-import shutil
 import socket
 from pathlib import Path
 from threading import Thread
@@ -48,11 +47,11 @@ def port(reader: Path):
         thread.join()
 
 
-def test_digits_drawn_with_the_pointer_are_read(port: int):
+def test_digits_drawn_with_the_pointer_are_read(port: int, browser_path: str):
     asked: list[str] = []
     problems: list[str] = []
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
+        browser = play.chromium.launch(executable_path=browser_path, args=CHROMIUM)
         page = browser.new_page(viewport={"width": 900, "height": 700})
         page.on("request", lambda request: asked.append(request.url))
         page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 
 import pytest
 from dvc.cli import main as dvc
@@ -42,11 +41,9 @@ def history(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser(browser_path):
     with sync_playwright() as playwright:
-        path = shutil.which("chromium")
-        assert path, "Debian's package chromium is missing"
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS.split())
+        browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS.split())
         yield browser
         browser.close()
 
