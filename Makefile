@@ -4,7 +4,7 @@ BIN := .venv/bin
 # DVC starts the stages with the `python` that it finds on PATH.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help repro test verify check fast accurate draw offline-plots lock clean
+.PHONY: help repro test verify repair check fast accurate fashion draw offline-plots lock clean
 
 help:                    ## say what there is
 	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1|/p' Makefile | column -t -s '|'
@@ -17,6 +17,9 @@ test: .venv/browser      ## run the tests
 
 verify: .venv/run        ## prove that the committed results are what the committed code gives
 	python -m tools.verify
+
+repair: .venv/run        ## remove what is damaged in DVC's cache and outputs
+	python -m tools.repair
 
 check: .venv/development ## lint
 	ruff check .
@@ -39,35 +42,27 @@ check: .venv/development ## lint
 .venv/browser: .venv/development
 	@$(BIN)/python -m tools.browser --install > $@.path && mv $@.path $@ || { rm -f $@.path; exit 1; }
 
-# Recipes: sets of parameters, each run as a DVC experiment that bears its name.
-fast_settings := train.filters=[24,48] train.epochs=2 train.batch_size=256 \
-  train.learning_rate=0.01 train.beta_1=0.7 train.beta_2=0.9 train.precision=mixed_bfloat16
-
-accurate_settings := train.epochs=30 train.batch_size=128 train.learning_rate=0.004 \
-  train.warmup_share=0.1 train.final_share=0.1 train.beta_2=0.99 train.dropout=0.4 \
-  train.weight_decay=0.1 train.averaging=0.9995 train.shift=2 train.rotation=15 \
-  train.shear=0.3 train.scale=0.2 train.precision=mixed_bfloat16
-
+# Recipes: sets of parameters in recipes/, each run as a DVC experiment that bears its name.
 fast: .venv/run          ## run the recipe for 99 % in a few seconds, as an experiment
 accurate: .venv/run      ## run the recipe for 99.6 %, and for other people's handwriting
-fast accurate:
-	@dvc exp remove --quiet $@ 2>/dev/null || true # DVC does not replace an experiment
-	dvc exp run --name $@ $(addprefix -S ,$($@_settings))
-
-settings-%:
-	@echo $($*_settings)
+fashion: .venv/run       ## run the default on Fashion-MNIST
+fast accurate fashion:
+	python -m tools.recipe $@
 
 draw: .venv/run          ## draw a digit in the browser and see it read
-	python -m tools.draw
+	python -m handwriting.draw
 
 offline-plots: .venv/development ## let `dvc plots` draw without a network, in this clone
 	python -m tools.offline_plots
 
 COMPILE := uv pip compile --quiet --universal --generate-hashes --fork-strategy fewest \
-  --python-version 3.11 --custom-compile-command 'make lock' --upgrade
-lock: .venv/development  ## take the newest versions that the two .in files admit
+  --python-version 3.11 --custom-compile-command 'make lock' \
+  $(if $(package),--upgrade-package $(package),--upgrade)
+lock: .venv/development  ## take the newest versions that the two .in files admit; package=NAME: one
 	$(COMPILE) requirements.in --output-file requirements.txt
 	$(COMPILE) requirements-dev.in --output-file requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	python -m tools.packages
 
 clean:                   ## remove the environment
 	rm -rf .venv

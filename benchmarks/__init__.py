@@ -1,1 +1,1 @@
-"""What the figures in the README were measured with, each as `python -m benchmarks.NAME`."""
+"""What the figures in the documents were measured with, each as `python -m benchmarks.NAME`."""

@@ -1,32 +1,31 @@
-"""How far the surroundings and the seed move a result.
+"""How far do the surroundings and the seed move a result?
 
     python -m benchmarks.accuracy
 
-Trains and evaluates the default recipe with the stages themselves, in a temporary folder, on
-data/prepared/: under other instruction sets and threads, and with nine other seeds. Writes
-benchmarks/results/accuracy.csv, one row a run, and prints the summary that the README shows. A run
-that the CSV has already is not run again; delete the CSV to measure anew.
+Trains and evaluates the default with the stages themselves, in a temporary folder, on
+data/prepared/: under other instruction sets (emulated: the CPU is told to compute as a lesser one)
+and threads, and with nine other seeds. Writes results/accuracy.csv. A run that the CSV has already
+is not run again; delete the CSV to measure anew.
 
-It gives tools/verify.py its tolerance: the largest differences of a result between the default
-environment and others, with the seed the same.
+tools/verify.py takes its tolerance from the CSV: the largest differences of a result between the
+default environment and others, with the seed the same.
 """
 
 import argparse
 import csv
-import json
-import os
-import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
-import yaml
+import numpy as np
+
+from benchmarks.rows import FIRST_SEED, Rows, append, markdown, read, spread, stage, write_params
+from cnn.data import read_arrays
+from cnn.errors import run
+from cnn.files import read_json, read_text
+from tools.verify import REFERENCE, bounds
 
 PREPARED = Path("data/prepared")
-RESULTS = Path("benchmarks/results")
-COLUMNS = ("seed", "instruction_set", "threads", "accuracy", "log_loss", "agreement")
-FIRST_SEED = 42  # the committed one
+KEY = ("seed", "instruction_set", "threads")
 # What oneDNN calls the levels, "ALL" for what the CPU has, with the number of threads.
 VARIANTS = (
     ("AVX512_CORE_VNNI", 2),
@@ -36,109 +35,100 @@ VARIANTS = (
     ("ALL", 4),
     ("AVX2", 1),
 )
+WANTED = (
+    (FIRST_SEED, "ALL", 2),
+    *((FIRST_SEED, *variant) for variant in VARIANTS),
+    *((seed, "ALL", 2) for seed in range(FIRST_SEED + 1, FIRST_SEED + 10)),
+)
 
 
-def run(settings: dict[str, object], instruction_set: str) -> tuple[dict[str, float], list[str]]:
-    """Train and evaluate once; return metrics.json and the digit read in each test image."""
-    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
-    params["train"] |= settings
+def result_of(seed: int, instruction_set: str, threads: int) -> tuple[dict, list[str]]:
+    """Train and evaluate once; return metrics.json and the class read in each test image."""
+    variables = {"ONEDNN_MAX_CPU_ISA": instruction_set}
+    splits = {name: PREPARED / f"{name}.npz" for name in ("train", "validation", "test")}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-        common = ["--params", folder / "params.yaml", "--model", folder / "cnn.keras"]
-        common += ["--history", folder / "training.csv"]
-        train = ["--train", PREPARED / "train.npz", "--validation", PREPARED / "validation.npz"]
-        train += ["--environment", folder / "environment.json"]
-        evaluate = ["--test", PREPARED / "test.npz", "--predictions", folder / "predictions.npz"]
-        evaluate += ["--reports", folder]
-        environment = os.environ | {"ONEDNN_MAX_CPU_ISA": instruction_set}
-        for stage, flags in (("train", train), ("evaluate", evaluate)):
-            subprocess.run(
-                [sys.executable, "-m", f"stages.{stage}", *common, *flags],
-                check=True,
-                env=environment,
-                stdout=subprocess.DEVNULL,
-            )
-        import numpy as np
-
-        with np.load(folder / "predictions.npz") as arrays:
-            read = arrays["probabilities"].argmax(axis=1).astype(str).tolist()
-        return json.loads((folder / "metrics.json").read_text(encoding="utf-8")), read
-
-
-def measure(wanted: list[tuple[int, str, int]]) -> list[dict[str, str]]:
-    """Return the rows of accuracy.csv for the wanted runs, running those that it lacks.
-
-    `agreement` is the share of test images read as the default recipe with seed 42 reads them.
-    """
-    with (Path("reports/predictions.csv")).open(encoding="utf-8", newline="") as stream:
-        reference = [row["predicted"] for row in csv.DictReader(stream)]
-    path = RESULTS / "accuracy.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = []
-    if path.is_file():
-        with path.open(encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream))
-    key = COLUMNS[:3]
-    for number, combination in enumerate(wanted, start=1):
-        identity = dict(zip(key, map(str, combination), strict=True))
-        if any(all(row[column] == identity[column] for column in key) for row in rows):
-            continue
-        seed, instruction_set, threads = combination
-        metrics, read = run({"seed": seed, "threads": threads}, instruction_set)
-        alike = sum(a == b for a, b in zip(read, reference, strict=True)) / len(reference)
-        rows.append(
-            identity
-            | {"accuracy": metrics["accuracy"], "log_loss": metrics["log_loss"], "agreement": alike}
+        write_params(folder / "params.yaml", train={"seed": seed, "threads": threads})
+        given = {f"--{name}": splits[name] for name in ("train", "validation")}
+        stage("train", folder, given, variables)
+        stage("evaluate", folder, {"--test": splits["test"]}, variables)
+        probabilities, classes = read_arrays(
+            folder / "data/predictions.npz", ("probabilities", "classes")
         )
-        with path.open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        print(f"{number}/{len(wanted)} {rows[-1]}", file=sys.stderr, flush=True)
-    return [
+        read_as = classes[np.argmax(probabilities, axis=1)].tolist()
+        return read_json(folder / "reports/evaluate/metrics.json"), read_as
+
+
+def measure() -> Rows:
+    """Return the rows of accuracy.csv, after running those that it lacks.
+
+    `agreement` is the share of test images in which the same class is read as in the committed
+    reports/predictions.csv.
+    """
+    committed = csv.DictReader(read_text("reports/predictions.csv").splitlines())
+    reference = [row["predicted"] for row in committed]
+    rows = read("accuracy", needed=False)
+    done = {tuple(row[column] for column in KEY) for row in rows}
+    for combination in WANTED:
+        if tuple(map(str, combination)) in done:
+            continue
+        metrics, read_as = result_of(*combination)
+        alike = sum(a == b for a, b in zip(read_as, reference, strict=True)) / len(reference)
+        append(
+            "accuracy",
+            rows,
+            **dict(zip(KEY, combination, strict=True)),
+            accuracy=metrics["accuracy"],
+            log_loss=metrics["log_loss"],
+            agreement=alike,
+        )
+    return rows
+
+
+def summary(rows: Rows) -> str:
+    """Return how the default does over its seeds, and the bounds of tools/verify.py."""
+    home = [
         row
-        for combination in wanted
         for row in rows
-        if [row[column] for column in key] == list(map(str, combination))
+        if all(row[key] == REFERENCE[key] for key in ("instruction_set", "threads"))
     ]
-
-
-def spread(values: list[float]) -> str:
-    """Return mean ± sample standard deviation, the range and n, of shares in per cent."""
-    shares = [100 * value for value in values]
+    shares = [float(row["accuracy"]) for row in home]
+    allowed = bounds(rows)
     return (
-        f"{statistics.mean(shares):.2f} ± {statistics.stdev(shares):.2f} % "
-        f"({min(shares):.2f} to {max(shares):.2f}, n = {len(shares)})"
+        f"Over {len(shares)} seeds the default has {spread(shares)} test accuracy "
+        f"({100 * min(shares):.2f} to {100 * max(shares):.2f}). The bounds of `make verify` are "
+        f"twice the first row: {allowed['accuracy']:.4f} in accuracy, {allowed['log_loss']:.4f} in "
+        f"log loss, {100 * allowed['agreement']:.2f} % read alike."
     )
 
 
-def main() -> None:
-    """Print what other surroundings do to a result, beside what other seeds do."""
+def table(rows: Rows) -> str:
+    """Return the table of accuracy.csv: differences from the row of the default environment."""
+    (reference,) = (row for row in rows if REFERENCE.items() <= row.items())
+    groups = {
+        "other instruction sets and threads": [
+            row for row in rows if row["seed"] == REFERENCE["seed"] and row is not reference
+        ],
+        "other seeds": [row for row in rows if row["seed"] != REFERENCE["seed"]],
+    }
+    lines = []
+    for title, group in groups.items():
+        largest = [
+            max(abs(float(row[column]) - float(reference[column])) for row in group)
+            for column in ("accuracy", "log_loss")
+        ]
+        least = min(float(row["agreement"]) for row in group)
+        lines.append([title, len(group), *(f"{x:.4f}" for x in largest), f"{100 * least:.2f} %"])
+    titles = ["", "n", "accuracy differs by at most", "log loss by at most", "read alike, at least"]
+    return f"{markdown(titles, lines)}\n\n{summary(rows)}"
+
+
+def main(argv: list[str] | None = None) -> None:
     argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
-    home = [(FIRST_SEED, "ALL", 2)]
-    elsewhere = [(FIRST_SEED, *variant) for variant in VARIANTS]
-    seeds = [(seed, "ALL", 2) for seed in range(FIRST_SEED + 1, FIRST_SEED + 10)]
-    reference = measure(home)[0]
-    for title, wanted in (
-        ("other instruction sets and threads", elsewhere),
-        ("other seeds", seeds),
-    ):
-        rows = measure(wanted)
-        largest = {
-            column: max(abs(float(row[column]) - float(reference[column])) for row in rows)
-            for column in ("accuracy", "log_loss")
-        }
-        least = min(float(row["agreement"]) for row in rows)
-        print(
-            f"{title} (n = {len(rows)}): accuracy differs by at most {largest['accuracy']:.4f}, "
-            f"log loss by at most {largest['log_loss']:.4f}, at least {least:.2%} read alike"
-        )
-    rows = measure(home + seeds)
-    print(f"default recipe: {spread([float(row['accuracy']) for row in rows])}")
+    ).parse_args(argv)
+    print(table(measure()))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run(main))

@@ -17,8 +17,9 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from stages.params import UserError, run
-from tools.handwriting import decode, to_mnist
+from cnn.errors import UserError, run
+from cnn.pictures import decode
+from handwriting.ink import to_mnist
 
 
 def seeds() -> list[bytes]:

@@ -1,130 +1,27 @@
-"""Measure how well models read other people's digits, as files.
+"""How well do models read other people's digits, as files?
 
-Reads models and MNIST's test images (an npz with x_test and y_test), prints a markdown table:
+    python -m benchmarks.handwriting [--model default=models/cnn.keras accurate=accurate.keras]
 
-    python -m benchmarks.handwriting [--mnist data/raw/mnist.npz] [--model models/cnn.keras ...]
-
-Six guises are of scikit-learn's 1,797 digits (43 writers, 8x8 pixels; never trained on), the last
+Six guises are of scikit-learn's 1,797 digits (43 writers, 8 x 8 pixels; never trained on), the last
 ones of MNIST's test digits, drawn large with other pens on other paper. Every picture is written
-as a PNG and read as `tools.predict` reads it.
+as a PNG and read as `handwriting.predict` reads it; one that is refused counts as wrong. Writes
+results/handwriting.csv, one row per guise and model; name all the models that it is to have.
 """
 
 import argparse
-import os
-import platform
+import math
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
-from stages.params import UserError, run
-from tools import checked_model
-from tools.predict import probabilities_of, read_digit
-
-BICUBIC = Image.Resampling.BICUBIC
-Guise = Callable[[np.ndarray, np.random.Generator], Image.Image]
-
-
-def picture(values: np.ndarray) -> Image.Image:
-    """Return values in [0, 1] as an 8-bit image."""
-    return Image.fromarray(np.uint8(np.clip(np.round(255 * values), 0, 255)))
-
-
-def enlarged(digit: np.ndarray, side: int, margin: int = 0) -> np.ndarray:
-    """Return a digit's ink in [0, 1], enlarged to `side` pixels, with a margin around it."""
-    return np.pad(np.asarray(picture(digit).resize((side, side), BICUBIC)) / 255, margin)
-
-
-def off_centre(digit: np.ndarray, rng: np.random.Generator) -> Image.Image:
-    page = np.ones((300, 300))
-    top, left = rng.integers(0, 220, 2)
-    page[top : top + 80, left : left + 80] -= enlarged(digit, 80)
-    return picture(page)
-
-
-def light(shape: tuple[int, ...], rng: np.random.Generator, darkest: float) -> np.ndarray:
-    """Return a light that falls from 1 to `darkest` across the picture, in any direction."""
-    rows, columns = np.indices(shape[:2])
-    angle = rng.uniform(0, 2 * np.pi)
-    slope = np.sin(angle) * rows / shape[0] + np.cos(angle) * columns / shape[1]
-    return darkest + (1 - darkest) * (slope - slope.min()) / np.ptp(slope)
-
-
-def shaded(digit: np.ndarray, rng: np.random.Generator) -> Image.Image:
-    paper = (1 - 0.8 * enlarged(digit, 128, 32)) * light((192, 192), rng, 0.5)
-    return picture(paper + rng.normal(0, 0.06, paper.shape))
-
-
-def turned(digit: np.ndarray, degrees: float) -> Image.Image:
-    return picture(1 - np.asarray(picture(enlarged(digit, 128, 32)).rotate(degrees, BICUBIC)) / 255)
-
-
-SIX: dict[str, Guise] = {
-    "dark on light": lambda digit, rng: picture(1 - digit),
-    "light on dark": lambda digit, rng: picture(digit),
-    "large, 800x800": lambda digit, rng: picture(1 - enlarged(digit, 640, 80)),
-    "off-centre, small": off_centre,
-    "turned by 10° either way": lambda digit, rng: turned(digit, rng.choice([-10, 10])),
-    "shaded paper with noise": shaded,
-}
-
-
-def pen(digit: np.ndarray, widen: float = 0.0, thin: float = 0.0) -> np.ndarray:
-    """Return a 20x20 digit's ink as crisp strokes in 400x400 pixels, widened or thin."""
-    solid = ndimage.gaussian_filter(enlarged(digit[4:24, 4:24] / 255, 240, 80), 3) > 0.45
-    inside = ndimage.distance_transform_edt(solid)
-    if thin:
-        ridge = (ndimage.gaussian_laplace(inside, 2) < -0.18) & solid
-        strokes = ndimage.distance_transform_edt(~ridge) < thin / 2
-    else:
-        strokes = inside - ndimage.distance_transform_edt(~solid) > -widen
-    return ndimage.gaussian_filter(strokes.astype(float), 1)[..., None]
-
-
-def photo(
-    ink: np.ndarray, rng: np.random.Generator, paper: object, colour: object, darkest: float = 0.6
-) -> Image.Image:
-    """Return ink of a colour on paper (a colour or an image), in uneven light, with noise."""
-    scene = np.asarray(paper, dtype=float) * (1 - ink) + np.array(colour) * ink
-    scene = scene * light(scene.shape, rng, darkest)[..., None]
-    return picture(scene + rng.normal(0, 0.02, scene.shape))
-
-
-def squared(rng: np.random.Generator) -> np.ndarray:
-    """Return squared paper, its lines a little askew."""
-    rows, columns = np.indices((400, 400))
-    slope = rng.uniform(-0.05, 0.05)
-    first = (rows + slope * columns + rng.integers(40)) % 40 < 2
-    second = (columns - slope * rows + rng.integers(40)) % 40 < 2
-    return np.where((first | second)[..., None], (0.62, 0.74, 0.92), (0.96, 0.95, 0.93))
-
-
-def speckled(rng: np.random.Generator) -> np.ndarray:
-    paper = np.full((400, 400, 3), 0.95)
-    for row, column in rng.integers(5, 390, (25, 2)):
-        paper[row : row + 6, column : column + 6] = 0.1
-    return paper
-
-
-def framed() -> np.ndarray:
-    return np.pad(np.full((376, 376, 3), 0.95), ((12, 12), (12, 12), (0, 0)))
-
-
-PENS: dict[str, Guise] = {
-    "ballpoint, half in shadow": lambda d, rng: photo(
-        pen(d, thin=9), rng, (0.96, 0.95, 0.93), (0.1, 0.15, 0.5), 0.35
-    ),
-    "faint thin pencil": lambda d, rng: photo(pen(d, thin=5), rng, (1, 1, 1), (0.7, 0.7, 0.7), 0.8),
-    "thick marker": lambda d, rng: photo(pen(d, widen=12), rng, (1, 1, 1), (0.1, 0.1, 0.1)),
-    "yellow pen": lambda d, rng: photo(pen(d), rng, (1, 1, 1), (1, 0.9, 0.1), 0.8),
-    "chalk on a blackboard": lambda d, rng: photo(pen(d), rng, (0.12, 0.2, 0.15), (0.85,) * 3),
-    "squared paper": lambda d, rng: photo(pen(d, thin=9), rng, squared(rng), (0.1, 0.1, 0.35)),
-    "paper with specks": lambda d, rng: photo(pen(d), rng, speckled(rng), (0.1, 0.1, 0.1), 0.8),
-    "black frame": lambda d, rng: photo(pen(d), rng, framed(), (0.1, 0.1, 0.1), 0.9),
-}
+from benchmarks.guises import PENS, SIX, Guise
+from benchmarks.rows import RAW, Rows, append, markdown, names
+from cnn.data import read_arrays
+from cnn.errors import UserError, run
+from cnn.published import ARRAYS, PUBLISHED, difference
+from handwriting.predict import load_reader, probabilities_of, read_digit
 
 
 def read_as_files(digits: np.ndarray, guise: Guise) -> tuple[np.ndarray, int]:
@@ -144,40 +41,105 @@ def read_as_files(digits: np.ndarray, guise: Guise) -> tuple[np.ndarray, int]:
 
 
 def accuracy(model, seen: np.ndarray, labels: np.ndarray) -> float:
+    """Return the share of images, uint8 (n, 28, 28), that a Keras model reads correctly."""
     parts = np.array_split(seen, max(1, len(seen) // 250))
     predicted = np.concatenate([probabilities_of(model, part).argmax(axis=1) for part in parts])
     return float((predicted == labels).mean())
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="benchmarks.handwriting", description=__doc__)
-    parser.add_argument("--mnist", type=Path, default="data/raw/mnist.npz", help="x_test, y_test")
-    parser.add_argument("--model", type=Path, nargs="+", default=[Path("models/cnn.keras")])
+def mnist(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return MNIST's test images, uint8 (10000, 28, 28), and labels, int64.
+
+    Raises
+    ------
+    UserError
+        The npz is unreadable, or holds other data.
+    """
+    arrays = dict(zip(ARRAYS, read_arrays(path, ARRAYS), strict=True))
+    if problem := difference(PUBLISHED["mnist"], arrays):
+        raise UserError(f"{path}: is not MNIST: {problem}; name another with --mnist")
+    return arrays["x_test"], arrays["y_test"].astype(np.int64)
+
+
+def measure(models: dict[str, Path], path: Path, pens: int, most: int) -> Rows:
+    """Return the rows of handwriting.csv, measured anew.
+
+    Parameters
+    ----------
+    models : {label: file}.
+    path : npz with MNIST.
+    pens : MNIST digits for each pen.
+    most : digits of any guise.
+    """
+    images, labels = mnist(path)
+    readers = {label: load_reader(model) for label, model in models.items()}
+    from sklearn.datasets import load_digits
+
+    others = load_digits()
+    theirs = others.images / 16, others.target
+    few = images[:pens], labels[:pens]
+    guises = [(f"scikit-learn: {name}", *theirs, guise) for name, guise in SIX.items()]
+    guises.append(("MNIST as it is", images, labels, lambda digit, rng: Image.fromarray(digit)))
+    guises += [(f"MNIST: {name}", *few, guise) for name, guise in PENS.items()]
+    rows: Rows = []
+    for name, digits, actual, guise in guises:
+        seen, refused = read_as_files(digits[:most], guise)
+        for label, model in readers.items():
+            append(
+                "handwriting",
+                rows,
+                digits=name,
+                n=len(seen),
+                model=label,
+                accuracy=round(accuracy(model, seen, actual[:most]), 6),
+                refused=refused,
+            )
+    return rows
+
+
+def table(rows: Rows) -> str:
+    """Return the table of handwriting.csv: a row per guise, a column per model."""
+    models = names(rows, "model")
+    lines, errors = [], []
+    for digits in names(rows, "digits"):
+        here = {row["model"]: row for row in rows if row["digits"] == digits}
+        first = next(iter(here.values()))
+        shares = [float(here[model]["accuracy"]) if model in here else None for model in models]
+        errors += [math.sqrt(x * (1 - x) / int(first["n"])) for x in shares if x is not None]
+        read = ["" if share is None else f"{share:.4f}" for share in shares]
+        lines.append([digits, f"{int(first['n']):,}", *read, first["refused"]])
+    return (
+        markdown(["digits, as PNG files", "n", *models, "refused"], lines)
+        + "\n\nThe share of n digits that is read correctly, one model per column. The choice of "
+        f"the digits alone gives a standard error of at most {max(errors):.3f}."
+    )
+
+
+def labelled(text: str) -> tuple[str, Path]:
+    """Return the two parts of LABEL=FILE."""
+    label, equals, path = text.partition("=")
+    if not (label and equals and path):
+        raise argparse.ArgumentTypeError(f"{text!r} is not LABEL=FILE")
+    return label, Path(path)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--mnist", type=Path, default=RAW, metavar="NPZ", help="what fetch wrote")
+    parser.add_argument(
+        "--model",
+        type=labelled,
+        nargs="+",
+        default=[("default", Path("models/cnn.keras"))],
+        metavar="LABEL=FILE",
+    )
     parser.add_argument("--pens", type=int, default=500, help="MNIST digits for each pen")
     parser.add_argument("--most", type=int, default=10_000, help="digits in any row")
     arguments = parser.parse_args(argv)
-    if not arguments.mnist.is_file():
-        raise UserError(f"{arguments.mnist}: is missing; run 'dvc repro fetch'")
-    models = [checked_model.load(path) for path in arguments.model]
-    from sklearn.datasets import load_digits
-
-    with np.load(arguments.mnist) as archive:
-        images, labels = archive["x_test"], archive["y_test"].astype(np.int64)
-    strangers = load_digits()
-    theirs = strangers.images / 16, strangers.target
-    few = images[: arguments.pens], labels[: arguments.pens]
-    rows = [(f"scikit-learn: {name}", *theirs, guise) for name, guise in SIX.items()]
-    rows.append(("MNIST as it is", images, labels, lambda digit, rng: Image.fromarray(digit)))
-    rows += [(f"MNIST: {name}", *few, guise) for name, guise in PENS.items()]
-    print(f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.system()}\n")
-    print(f"| digits | n | {' | '.join(map(str, arguments.model))} | refused |")
-    print(f"| --- | ---: |{' ---: |' * len(models)} ---: |")
-    for name, digits, truth, guise in rows:
-        digits, truth = digits[: arguments.most], truth[: arguments.most]
-        seen, refused = read_as_files(digits, guise)
-        shares = " | ".join(f"{accuracy(model, seen, truth):.4f}" for model in models)
-        print(f"| {name} | {len(digits):,} | {shares} | {refused} |", flush=True)
-    return 0
+    models = dict(arguments.model)
+    print(table(measure(models, arguments.mnist, arguments.pens, arguments.most)))
 
 
 if __name__ == "__main__":

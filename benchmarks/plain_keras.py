@@ -1,6 +1,6 @@
 """The script that the pipeline replaces, written as one writes it: Model.fit, no care for bytes.
 
-    python -m benchmarks.plain_keras data/raw/mnist.npz FOLDER [--seed 42]
+    python -m benchmarks.plain_keras data/raw/published.npz FOLDER [--seed 42]
 
 Load, scale, the same seven layers, Adam at 0.001, 5 epochs of 64 with a tenth for validation, save,
 and the five pictures. Prints one JSON line: seconds of training and in all, test accuracy.

@@ -4,7 +4,8 @@
 
 Clones HEAD for each, runs every stage there with an empty cache and prints a line: how many outputs
 have the recorded bytes. Exit code 1 if one has not. Needs faketime and the locales de_DE.UTF-8 and
-tr_TR.UTF-8 (Debian: faketime, locales); raw data comes from data/raw/, checked by its hash.
+tr_TR.UTF-8 (Debian: faketime, locales). fetch takes the published data from data/raw/, checked
+against its hash.
 """
 
 import argparse
@@ -13,8 +14,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import yaml
-
+from benchmarks.rows import RAW
+from cnn.errors import UserError, run
+from cnn.params import read_yaml
+from stages.fetch import variable
 from tools.verify import clone, environment_for_clone, outputs
 
 REPRO = "dvc repro --force --quiet"
@@ -26,7 +29,7 @@ SURROUNDINGS: dict[str, tuple[str, dict[str, str]]] = {
     "LANG de_DE": (REPRO, {"LC_ALL": "de_DE.UTF-8"}),
     "LANG tr_TR, umask 077": (f"umask 077; {REPRO}", {"LC_ALL": "tr_TR.UTF-8"}),
     "PYTHONHASHSEED 12345, read-only sources": (
-        f"chmod -R a-w stages tools params.yaml dvc.yaml; {REPRO}",
+        f"chmod -R a-w cnn stages tools handwriting params.yaml dvc.yaml; {REPRO}",
         {"PYTHONHASHSEED": "12345", "PYTHONDONTWRITEBYTECODE": "1"},
     ),
     "in the year 2040": (
@@ -59,32 +62,29 @@ SURROUNDINGS: dict[str, tuple[str, dict[str, str]]] = {
 }
 
 
+def git(folder: Path, *words: str) -> str:
+    """Return what a Git command in `folder` prints."""
+    return subprocess.run(
+        ["git", *words], cwd=folder, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
 def obtained(folder: Path) -> dict[str, str]:
     """Return the outputs' hashes of a run; an experiment's are in its own commit."""
-    shown = subprocess.run(
-        ["dvc", "exp", "list", "--rev", "HEAD", "--name-only"],
-        cwd=folder, capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    if "here" in shown:
-        name = subprocess.run(
-            ["git", "for-each-ref", "--format=%(refname)", "refs/exps/**/here"],
-            cwd=folder, capture_output=True, text=True, check=True,
-        ).stdout.strip()  # fmt: skip
-        lock = subprocess.run(
-            ["git", "show", f"{name}:dvc.lock"],
-            cwd=folder, capture_output=True, text=True, check=True,
-        ).stdout  # fmt: skip
-    else:
-        lock = (folder / "dvc.lock").read_text(encoding="utf-8")
-    return outputs(yaml.safe_load(lock)["stages"])
+    experiment = git(folder, "for-each-ref", "--format=%(refname)", "refs/exps/**/here")
+    if experiment:
+        git(folder, "checkout", "--quiet", experiment, "--", "dvc.lock")
+    return outputs(read_yaml(folder / "dvc.lock")["stages"])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="surroundings whose name holds this word")
     arguments = parser.parse_args()
-    recorded = outputs(yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"])
-    base = environment_for_clone(Path("data/raw"))
+    recorded = outputs(read_yaml("dvc.lock")["stages"])
+    dataset = read_yaml("params.yaml")["fetch"]["dataset"]
+    if not RAW.is_file():
+        raise UserError(f"{RAW}: is missing; run 'dvc repro fetch'")
     failed = 0
     for name, (command, variables) in SURROUNDINGS.items():
         if arguments.only not in name:
@@ -97,11 +97,18 @@ def main() -> int:
             (odd / "matplotlibrc").write_text("font.size: 30\nfigure.facecolor: red\n")
             keras = {"floatx": "float16", "backend": "jax", "image_data_format": "channels_first"}
             (odd / "keras.json").write_text(json.dumps(keras | {"epsilon": 0.1}))
+            raw = top / "raw"
+            raw.mkdir()
+            (raw / f"{dataset}.npz").symlink_to(RAW.absolute())
             clone(Path(), top / "clone")
             done = subprocess.run(
-                ["bash", "-c", command], cwd=top / "clone", env=base | variables,
-                capture_output=True, text=True, check=False,
-            )  # fmt: skip
+                ["bash", "-c", command],
+                cwd=top / "clone",
+                env=environment_for_clone() | {variable(dataset): str(raw)} | variables,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
             found = obtained(top / "clone")
             same = sum(found.get(path) == md5 for path, md5 in recorded.items())
             failed += done.returncode != 0 or same < len(recorded)
@@ -111,4 +118,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run(main))

@@ -11,15 +11,16 @@ import pytest
 import yaml
 from PIL import Image
 
-from stages import model, prepare, runtime, train
-from stages.dataset import write_arrays
-from stages.params import UserError
+from cnn import archive, model, runtime
+from cnn.data import write_arrays
+from cnn.errors import UserError
+from cnn.params import read_yaml
+from handwriting.ink import to_mnist
+from stages import prepare, train
 from tools import browser
-from tools.handwriting import to_mnist
 
 ROOT = Path(__file__).parent.parent
 TINY = {
-    "prepare": {"validation_share": 0.1},
     "train": {
         "filters": [8, 16],
         "dense_units": 32,
@@ -33,19 +34,20 @@ TINY = {
 
 def pytest_collection_modifyitems(items):
     """Start with the module that takes longest, so that the other worker does all the rest."""
-    items.sort(key=lambda item: item.path.name != "test_pipeline.py")
+    order = ("test_pipeline.py", "test_engine.py", "test_own_data.py", "test_evaluate.py")
+    items.sort(key=lambda item: order.index(item.path.name) if item.path.name in order else 9)
 
 
 @pytest.fixture(scope="session")
 def params() -> dict:
     """params.yaml as it is committed."""
-    return yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    return read_yaml(ROOT / "params.yaml")
 
 
 @pytest.fixture(scope="session")
 def tiny(params) -> dict:
     """params.yaml with a network and a training that take a moment."""
-    return {name: section | TINY[name] for name, section in params.items()}
+    return {name: section | TINY.get(name, {}) for name, section in params.items()}
 
 
 @pytest.fixture(scope="session")
@@ -74,17 +76,21 @@ def raw() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="session")
 def raw_npz(raw, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("raw") / "mnist.npz"
+    path = tmp_path_factory.mktemp("raw") / "published.npz"
     write_arrays(path, compressed=False, **raw)
     return path
 
 
 @pytest.fixture(scope="session")
 def prepared(raw_npz, tiny_yaml, tmp_path_factory) -> Path:
-    """The folder with train.npz, validation.npz and test.npz."""
+    """The folder with train.npz, validation.npz, test.npz and data.json.
+
+    These digits are no published data set, so validation is drawn by class.
+    """
     folder = tmp_path_factory.mktemp("prepared")
     splits = [f"--{split}={folder / split}.npz" for split in ("train", "validation", "test")]
-    prepare.main([f"--params={tiny_yaml}", f"--raw={raw_npz}", *splits])
+    summary = f"--summary={folder / 'data.json'}"
+    prepare.main([f"--params={tiny_yaml}", f"--raw={raw_npz}", *splits, summary])
     return folder
 
 
@@ -116,7 +122,7 @@ def trained(run_train, tiny_yaml, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def reader(tmp_path_factory) -> Path:
-    """A small model that has learned 300 digits of scikit-learn's, as tools.handwriting forms them.
+    """A small model that has learned 300 digits of scikit-learn's, as handwriting.ink forms them.
 
     The tiny training leaves a model that reads no better than it should; this one reads what the
     tests of the tools show to it.
@@ -126,19 +132,21 @@ def reader(tmp_path_factory) -> Path:
     runtime.start_tensorflow(seed=0, threads=2)
     digits = load_digits()
     seen = [to_mnist(Image.fromarray(np.uint8(digit * 15))) for digit in digits.images[:300]]
-    network = model.build((8, 16), 3, 32, 0.0)
+    form = model.NetworkParams(filters=(8, 16), kernel_size=3, dense_units=32, dropout=0.0)
+    network = model.build(form, (28, 28, 1), 10)
     network.compile("adam", "sparse_categorical_crossentropy")
     images = np.stack(seen)[..., np.newaxis].astype(np.float32) / 255
     network.fit(images, digits.target[:300], epochs=15, batch_size=10, verbose=0)
     path = tmp_path_factory.mktemp("reader") / "cnn.keras"
-    model.save(network, path)
+    archive.save(network, path)
     return path
 
 
 @pytest.fixture
 def tf():
     """TensorFlow, in the state in which each stage starts it."""
-    return runtime.start_tensorflow(seed=42, threads=2)
+    runtime.start_tensorflow(seed=42, threads=2)
+    return runtime.tf
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cnn import statistics
+from cnn.files import read_json, write_csv
 from stages import evaluate, report
 
 PROJECT = Path(__file__).parents[1]
@@ -27,12 +29,6 @@ def commit(root: Path, name: str) -> None:
     git(root, "branch", name)
 
 
-def write_predictions(root: Path, labels: np.ndarray, probabilities: np.ndarray) -> None:
-    rows = report.prediction_rows(labels, probabilities)
-    lines = ["index,actual,predicted,probability", *(",".join(map(str, row)) for row in rows)]
-    (root / "reports/predictions.csv").write_text("\n".join(lines) + "\n")
-
-
 def make_history(root: Path) -> None:
     """Fill the empty folder `root`: branches `good` (the project's reports), `other` and `poor`.
 
@@ -48,24 +44,28 @@ def make_history(root: Path) -> None:
     git(root, "init", "--quiet", "--initial-branch=main")
     commit(root, "good")
 
-    with open(root / "reports/predictions.csv", newline="") as stream:
+    with open(root / "reports/predictions.csv", newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    labels = np.array([int(row["actual"]) for row in rows])
-    predicted = np.array([int(row["predicted"]) for row in rows])
-    wrong = predicted != labels
+    classes = list(read_json(root / "reports/evaluate/per_class.json"))
+    images = [row["image"] for row in rows]
+    labels = np.array([classes.index(row["actual"]) for row in rows])
+    wrong = np.array([row["predicted"] != row["actual"] for row in rows])
     rng = np.random.default_rng(0)
 
     def another_model(name: str, misread: np.ndarray) -> None:
-        digits = np.where(misread, (labels + 1 + labels % 3) % 10, labels)
-        probabilities = rng.random((len(labels), 10), dtype=np.float32) / 20
-        probabilities[np.arange(len(labels)), digits] = 1
+        predicted = np.where(misread, (labels + 1 + labels % 3) % len(classes), labels)
+        probabilities = rng.random((len(labels), len(classes)), dtype=np.float32) / 20
+        probabilities[np.arange(len(labels)), predicted] = 1
         probabilities /= probabilities.sum(axis=1, keepdims=True)
-        results = evaluate.evaluate(labels, probabilities, bins=15)
-        evaluate.write_results(results, root / "reports")
-        write_predictions(root, labels, probabilities)
+        results = statistics.evaluate(labels, probabilities, classes, bins=15)
+        evaluate.write_results(*results, root / "reports/evaluate")
+        write_csv(
+            root / "reports/predictions.csv",
+            report.prediction_rows(images, classes, labels, probabilities),
+        )
         commit(root, name)
 
     another_model("other", np.roll(wrong, 1))
-    history = root / "reports/training.csv"
+    history = root / "reports/train/training.csv"
     history.write_text("".join(history.read_text().splitlines(keepends=True)[:3]))
     another_model("poor", wrong | (np.arange(len(labels)) % (len(labels) // 300) == 0))

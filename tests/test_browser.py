@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.params import run
+from cnn.errors import run
 from tools import browser
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import yaml
 
-from stages.params import UserError, run
+from cnn.errors import UserError, run
 from tests.revisions import PROJECT, commit, git, make_history
 from tools import compare
 
-HEADER = "index,actual,predicted,probability"
+HEADER = "index,image,actual,predicted,probability"
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def predictions(actual, *changes):
 
 
 def readings(only_a, only_b, n=100):
-    """Return (actual, a, b) of n images, all ones: so many that just A and just B reads rightly."""
+    """Return (actual, a, b) of n images, all ones: how many just A and just B reads."""
     actual = np.ones(n, dtype=np.int64)
     a, b = actual.copy(), actual.copy()
     b[:only_a] = 7
@@ -52,12 +52,12 @@ def test_a_table_worked_by_hand():
     assert (result["images"], result["a"]["wrong"], result["b"]["wrong"]) == (10, 4, 2)
     assert (result["a"]["accuracy"], result["b"]["accuracy"]) == (0.6, 0.8)
     assert (result["only_a_right"], result["only_b_right"], result["read_differently"]) == (1, 3, 5)
-    # Of 4 images that one alone reads rightly: 2 (C(4,0) + C(4,1)) / 2^4 = 10/16.
+    # Of 4 images that one alone reads correctly: 2 (C(4,0) + C(4,1)) / 2^4 = 10/16.
     assert result["p_value"] == pytest.approx(0.625)
     # Wilson, z = 1.959964, 6 of 10: (0.6 + z²/20 ± z sqrt(0.024 + z²/400)) / (1 + z²/10).
     assert result["a"]["interval_95"] == pytest.approx((0.3127, 0.8318), abs=1e-4)
-    assert result["digits"][0] == {"digit": 1, "images": 2, "only_a_right": 0, "only_b_right": 2}
-    assert sum(row["only_b_right"] for row in result["digits"]) == 3
+    assert result["classes"][0] == {"class": 1, "images": 2, "only_a_right": 0, "only_b_right": 2}
+    assert sum(row["only_b_right"] for row in result["classes"]) == 3
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_table_worked_by_hand():
                 "(p < 0.0001)."),
         (9, 10, "B is better on 10 images and worse on 9; a difference this small is expected by "
                 "chance (p = 1.0)."),
-        (9, 9, "Each reads 9 images rightly that the other does not: neither is better."),
+        (9, 9, "Each reads 9 images correctly that the other does not: neither is better."),
         (0, 0, "A and B read all 100 images alike: nothing tells them apart."),
     ],
 )  # fmt: skip
@@ -86,30 +86,39 @@ def test_the_sentence(only_a, only_b, expected):
 def test_mistakes_that_differ_are_not_called_alike():
     actual = np.array([1, 2, 3])
     result = compare.compare(actual, np.array([1, 2, 4]), np.array([1, 2, 5]))
-    expected = "Each reads no image rightly that the other does not: neither is better."
+    expected = "Each reads no image correctly that the other does not: neither is better."
     assert compare.sentence(result) == expected
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "is not"),
-        (HEADER + "\n", "is not"),
-        ("index,actual\n0,1\n", "is not"),
-        (f"{HEADER}\n0,7,7,0.9\n1,2,2", "line 3 is damaged"),
-        (f"{HEADER}\n0,7,7,0.9,1\n", "line 2 is damaged"),
-        (f"{HEADER}\n0,7,10,0.9\n", "line 2 is damaged"),
-        (f"{HEADER}\n0,-1,1,0.9\n", "line 2 is damaged"),
-        (f"{HEADER}\n1,7,7,0.9\n", "line 2 is damaged"),
-        (f"{HEADER}\n0,7,7,nan\n", "line 2 is damaged"),
-        (f"{HEADER}\n0,7,seven,0.9\n", "line 2 is damaged"),
-        (f"{HEADER}\n99999999999999999999,7,7,0.9\n", "line 2 is damaged"),
-        (f"{HEADER}\n<<<<<<< HEAD\n0,7,7,0.9\n", "line 2 is damaged"),
+        ("", "does not start with"),
+        (HEADER + "\n", "has no row per image"),
+        ("index,actual\n0,1\n", "does not start with"),
+        (f"{HEADER}\n0,aa,7,7,0.9\n1,bb,2,2", "line 3 is damaged"),
+        (f"{HEADER}\n0,aa,7,7,0.9,1\n", "line 2 is damaged"),
+        (f"{HEADER}\n0,aa,7,,0.9\n", "line 2 is damaged"),
+        (f"{HEADER}\n1,aa,7,7,0.9\n", "line 2 is damaged"),
+        (f"{HEADER}\n0,aa,7,7,nan\n", "line 2 is damaged"),
+        (f"{HEADER}\n<<<<<<< HEAD\n0,aa,7,7,0.9\n", "line 2 is damaged"),
     ],
 )
 def test_a_damaged_file_is_refused(text, expected):
     with pytest.raises(UserError, match=f"FILE: .*{expected}"):
         compare.parse(text, "FILE")
+
+
+def test_images_that_both_have_are_compared_wherever_they_stand():
+    """Equal images count as often as both have them; a corrected label is another question."""
+    a = compare.parse(f"{HEADER}\n0,aa,x,x,1\n1,bb,x,y,1\n2,bb,x,x,1\n3,cc,y,y,1\n", "A")
+    b = compare.parse(f"{HEADER}\n0,cc,x,y,1\n1,bb,x,x,1\n2,dd,y,y,1\n3,aa,x,y,1\n", "B")
+
+    actual, predicted_a, predicted_b = compare.shared(a, b)
+
+    assert actual.tolist() == ["x", "x"]  # aa and the first bb; cc was relabelled
+    assert predicted_a.tolist() == ["x", "y"]
+    assert predicted_b.tolist() == ["y", "x"]
 
 
 def test_revisions_of_every_kind(inside, capsys):
@@ -163,8 +172,12 @@ def test_what_cannot_be_compared(inside, capsys):
     path = inside / "reports/predictions.csv"
     whole = path.read_text()
     try:
-        path.write_text(whole[: whole.index("9000,")])
-        assert "different images (10,000 and 9,000)" in one_line(capsys, "good")
+        path.write_text(f"{HEADER}\n0,ffff,7,7,0.9\n")
+        assert "'good' and 'workspace' share no test image" in one_line(capsys, "good")
+        path.write_text(whole[: whole.index("\n9000,") + 1])
+        compare.main(["good"])
+        told = capsys.readouterr().out
+        assert "Compared on the 9,000 test images that both share (A has 10,000, B 9,000)." in told
         path.write_bytes(b"\xff\xfe")
         assert "'workspace': is not text" in one_line(capsys, "good")
         path.unlink()
@@ -193,16 +206,16 @@ def test_metrics_diff_fits_a_terminal_and_shows_headlines_only(inside, capsys):
     assert dvc(["metrics", "diff", "good", "poor"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
-    assert {line.split()[0] for line in lines[1:]} == {"reports/metrics.json"}
+    assert {line.split()[0] for line in lines[1:]} == {"reports/evaluate/metrics.json"}
     assert any(line.split()[1] == "accuracy" for line in lines)
     assert dvc(["metrics", "show"]) == 0
     assert "per_class" not in (shown := capsys.readouterr().out)
     assert "environment" not in shown
-    targets = ["--targets", "reports/per_class.json"]
+    targets = ["--targets", "reports/evaluate/per_class.json"]
     assert dvc(["metrics", "diff", "good", "poor", *targets]) == 0
-    by_digit = capsys.readouterr().out
-    assert max(map(len, by_digit.splitlines())) <= 80
-    assert all(f"{digit}.f1" in by_digit for digit in range(10))
+    by_class = capsys.readouterr().out
+    assert max(map(len, by_class.splitlines())) <= 80
+    assert all(f"{digit}.f1" in by_class for digit in range(10))
 
 
 def test_the_comment_on_a_pull_request(inside, tmp_path):
@@ -224,13 +237,15 @@ def test_the_comment_on_a_pull_request(inside, tmp_path):
     subprocess.run(command, check=True, env=environment, capture_output=True)
     comment = summary.read_text()
     (inside / "comment.md").unlink()
-    assert "| reports/metrics.json | accuracy " in comment
+    assert "| reports/evaluate/metrics.json | accuracy " in comment
     assert "A is better on " in comment
-    url = f"https://raw.githubusercontent.com/someone/fork/{environment['HEAD_SHA']}/reports/"
+    url = f"https://raw.githubusercontent.com/someone/fork/{environment['HEAD_SHA']}/reports/evaluate/pictures/"
     assert f"![confusion]({url}confusion.png)" in comment
     for line in comment.splitlines():
         if line.startswith("!["):
-            assert (inside / "reports" / line.rpartition("/")[2].rstrip(")")).exists()
+            assert (
+                inside / "reports/evaluate/pictures" / line.rpartition("/")[2].rstrip(")")
+            ).exists()
 
 
 def test_a_revision_without_predictions(inside, capsys):

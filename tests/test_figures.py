@@ -1,20 +1,15 @@
-"""What the pictures show is read back from their Axes; no setting of the user's changes them."""
+"""What each picture shows is read back from its Axes."""
 
-import os
-import pickle
-import subprocess
-import sys
-from pathlib import Path
+import string
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
 
-from stages import figures
-from stages.evaluate import evaluate
+from cnn import figures, statistics
 
-ROOT = Path(__file__).parent.parent
 HISTORY = pd.DataFrame(
     {
         "epoch": [1, 2, 3],
@@ -25,71 +20,42 @@ HISTORY = pd.DataFrame(
         "learning_rate": [0.002, 0.001, 0.0001],
     }
 )
-NAMES = ["confusion", "learning_curves", "mistakes", "reliability", "report", "roc", "samples"]
 
 
 @pytest.fixture
 def ax():
     figures.set_style()
-    figure, ax = plt.subplots()
+    _, ax = plt.subplots()
     yield ax
     plt.close("all")
 
 
-@pytest.fixture(scope="module")
-def predictions(raw):
-    """200 real digits with labels and probabilities, of which a few are wrong."""
-    labels = raw["y_test"].astype(np.int64)
-    probabilities = np.full((len(labels), 10), 0.01)
-    rng = np.random.default_rng(1)
-    predicted = np.where(rng.random(len(labels)) < 0.1, rng.integers(0, 10, len(labels)), labels)
-    probabilities[np.arange(len(labels)), predicted] = rng.uniform(0.3, 0.99, len(labels))
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
-    images = raw["x_test"][..., None].astype(np.float32) / 255
-    return images, labels, probabilities.astype(np.float32)
+def names(k: int) -> list[str]:
+    letters = string.ascii_uppercase
+    return [f"class {letters[number // 26]}{letters[number % 26]}" for number in range(k)]
 
 
 @pytest.fixture(scope="module")
-def results(predictions):
-    _, labels, probabilities = predictions
-    return evaluate(labels, probabilities, bins=5)
-
-
-def draw_and_keep(folder, images, labels, probabilities, results) -> dict:
-    """Call draw_all with 7 samples and 6 mistakes; return {name: figure} as they were saved."""
+def tables_of():
+    """Return the tables of k classes, of which a tenth of 400 images are read wrongly."""
     found = {}
-    save = figures.Figure.savefig
 
-    def keep(figure, path, **kwargs):
-        save(figure, path, **kwargs)
-        found[path.stem] = figure
+    def call(k: int) -> dict[str, pd.DataFrame]:
+        if k not in found:
+            rng = np.random.default_rng(1)
+            labels = np.arange(400) % k
+            read = np.where(rng.random(400) < 0.1, rng.integers(0, k, 400), labels)
+            probabilities = np.full((400, k), 0.01)
+            probabilities[np.arange(400), read] = rng.uniform(0.3, 0.99, 400)
+            probabilities /= probabilities.sum(axis=1, keepdims=True)
+            found[k] = statistics.evaluate(labels, probabilities.astype(np.float32), names(k), 5)[1]
+        return found[k]
 
-    HISTORY.to_csv(folder / "training.csv", index=False)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures.Figure, "savefig", keep)
-        figures.draw_all(
-            folder,
-            folder / "training.csv",
-            images,
-            labels,
-            probabilities,
-            results,
-            samples=7,
-            mistakes=6,
-        )
-    return found
+    return call
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """The folder with the PNGs of `drawn`."""
-    return tmp_path_factory.mktemp("drawn")
-
-
-@pytest.fixture(scope="module")
-def drawn(folder, predictions, results) -> dict:
-    """{name: figure} of all pictures."""
-    return draw_and_keep(folder, *predictions, results)
+def labels_of(ticks) -> list[str]:
+    return [label.get_text() for label in ticks]
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "loss"])
@@ -114,169 +80,186 @@ def test_a_curve_of_one_epoch_can_be_drawn(ax):
     assert [tick for tick in ax.get_xticks() if tick == int(tick)] == list(ax.get_xticks())
 
 
-def test_the_report_shows_each_score_to_three_decimals(ax, results):
-    per_class = pd.DataFrame(results["per_class"])
+@pytest.mark.parametrize("k", [2, 10, 15])
+def test_the_report_of_few_classes_shows_each_score_in_its_column(ax, tables_of, k):
+    table = tables_of(k)["per_class"]
 
-    figures.draw_report(per_class, ax)
+    figures.draw_report(table, ax)
 
-    shown = [text.get_text() for text in ax.texts]
+    shown = labels_of(ax.texts)
     assert shown == [
-        f"{value:.3f}" for name in ("precision", "recall", "f1") for value in per_class[name]
+        f"{value:.3f}" for name in ("precision", "recall", "f1") for value in table[name]
     ]
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["precision", "recall", "F1"]
-    assert [label.get_text() for label in ax.get_xticklabels()] == [str(d) for d in range(10)]
+    assert labels_of(ax.get_yticklabels()) == ["precision", "recall", "F1"]
+    assert labels_of(ax.get_xticklabels()) == names(k)
+    assert ax.get_title(loc="left") == "Precision, recall and F1 by class"
 
 
-def test_the_confusion_matrix_shows_the_counts_and_leaves_zeros_out(ax, results):
-    confusion = pd.DataFrame(results["confusion"])
+@pytest.mark.parametrize("k", [16, 26, 27, 100])
+def test_the_report_of_many_classes_stands_upright_and_shows_the_weakest(ax, tables_of, k):
+    table = tables_of(k)["per_class"]
+    if k > figures.ROWS:
+        table = table.sort_values("f1", kind="stable")[: figures.ROWS]
+    ax.figure.set_size_inches(10, 1 + 0.3 * len(table))  # as in the gallery
+
+    figures.draw_report(tables_of(k)["per_class"], ax)
+
+    assert labels_of(ax.get_xticklabels()) == ["precision", "recall", "F1"]
+    assert labels_of(ax.get_yticklabels()) == table["class"].tolist()
+    scores = table[["precision", "recall", "f1"]].to_numpy().ravel()
+    assert labels_of(ax.texts) == [f"{score:.3f}" for score in scores]
+    which = f"class, the 26 weakest of {k}" if k > 26 else "class"
+    assert ax.get_title(loc="left") == f"Precision, recall and F1 by {which}"
+
+
+@pytest.mark.parametrize("k", [2, 10, 15])
+def test_the_confusion_matrix_of_few_classes_shows_the_counts_and_leaves_zeros_out(
+    ax, tables_of, k
+):
+    confusion = tables_of(k)["confusion"]
 
     figures.draw_confusion(confusion, ax)
 
-    shown = [text.get_text() for text in ax.texts]
-    assert shown == [str(count) if count else "" for count in confusion["count"]]
+    assert labels_of(ax.texts) == [str(count) if count else "" for count in confusion["count"]]
+
+
+@pytest.mark.parametrize("k", [16, 26, 100])
+def test_the_confusion_matrix_of_many_classes_has_no_numbers(ax, tables_of, k):
+    figures.draw_confusion(tables_of(k)["confusion"], ax)
+
+    assert list(ax.texts) == []
+
+
+@pytest.mark.parametrize("k", [2, 10, 26, 100])
+def test_the_confusion_matrix_is_coloured_by_the_share_of_the_row_and_names_every_class(
+    ax, tables_of, k
+):
+    confusion = tables_of(k)["confusion"]
+
+    figures.draw_confusion(confusion, ax)
+
+    shares = ax.collections[0].get_array().reshape(k, k)
+    np.testing.assert_allclose(shares, confusion["share"].to_numpy().reshape(k, k))
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted", "actual")
-    shares = ax.collections[0].get_array().reshape(10, 10)
-    np.testing.assert_allclose(shares, confusion["share"].to_numpy().reshape(10, 10))
+    assert labels_of(ax.get_xticklabels()) == labels_of(ax.get_yticklabels()) == names(k)
 
 
-def test_each_roc_curve_has_its_digit_and_auc_in_the_legend(ax, results):
-    figures.draw_roc(pd.DataFrame(results["roc"]), ax)
+def test_the_count_of_thousands_has_a_comma(ax):
+    counts = pd.DataFrame(
+        {
+            "actual": ["a", "a", "b", "b"],
+            "predicted": ["a", "b", "a", "b"],
+            "count": [12_345, 1, 0, 7],
+            "share": [12_345 / 12_346, 1 / 12_346, 0, 1],
+        }
+    )
 
-    legend = [text.get_text() for text in ax.get_legend().get_texts()]
-    auc = {row["digit"]: row["roc_auc"] for row in results["per_class"]}
-    assert legend == [f"{digit}   AUC {auc[digit]:.5f}" for digit in range(10)]
-    for digit, line in enumerate(ax.get_lines()):
-        tpr = [row["tpr"] for row in results["roc"] if row["digit"] == digit]
-        np.testing.assert_array_equal(line.get_ydata(), tpr)
+    figures.draw_confusion(counts, ax)
+
+    assert labels_of(ax.texts) == ["12,345", "1", "", "7"]
+
+
+@pytest.mark.parametrize("k", [2, 10, 100])
+def test_each_roc_curve_has_its_class_and_auc_in_the_legend(ax, tables_of, k):
+    roc = tables_of(k)["roc"]
+
+    figures.draw_roc(roc, ax)
+
+    curves = list(roc.groupby("class", sort=False))
+    assert len(curves) == min(k, 10)
+    legend = labels_of(ax.get_legend().get_texts())
+    assert legend == [f"{name}   AUC {curve['auc'].iloc[0]:.5f}" for name, curve in curves]
+    for (_, curve), line in zip(curves, ax.get_lines(), strict=True):
+        np.testing.assert_array_equal(line.get_ydata(), curve["tpr"])
         assert line.get_drawstyle() == "steps-post"  # a rate holds until the next one is reached
     looks = {(line.get_color(), line.get_linestyle()) for line in ax.get_lines()}
-    assert len(looks) == 10
+    assert len(looks) == len(curves)
 
 
-def test_the_roc_shows_the_corner(ax, results):
-    figures.draw_roc(pd.DataFrame(results["roc"]), ax)
+def test_the_roc_shows_the_corner(ax, tables_of):
+    roc = tables_of(10)["roc"].assign(tpr=lambda table: 0.9 + table["tpr"] / 10)
+
+    figures.draw_roc(roc, ax)
 
     assert ax.get_xlim() == (1e-4, 1e-1)
     assert ax.get_xscale() == "log"
-    assert ax.get_ylim()[0] > 0
-    assert ax.get_ylim()[1] >= 1
+    low, high = ax.get_ylim()
+    assert 0.89 < low < 0.91
+    assert 1 <= high < 1.01
 
 
-def test_the_roc_of_a_perfect_model_can_be_drawn(ax):
-    perfect = evaluate(np.arange(10), np.eye(10, dtype=np.float32), bins=5)
+@pytest.mark.parametrize("k", [2, 10])
+def test_the_roc_of_a_perfect_model_can_be_drawn(ax, k):
+    perfect = statistics.evaluate(np.arange(k), np.eye(k, dtype=np.float32), names(k), bins=5)[1]
 
-    figures.draw_roc(pd.DataFrame(perfect["roc"]), ax)
+    figures.draw_roc(perfect["roc"], ax)
     ax.figure.canvas.draw()
 
     low, high = ax.get_ylim()
     assert low < 1 <= high
 
 
-def test_reliability_shows_accuracy_by_confidence_above_the_counts(results):
+def test_reliability_shows_accuracy_by_confidence_above_the_counts(tables_of):
     figures.set_style()
     figure, axes = plt.subplots(2, 1)
-    rows = pd.DataFrame(results["reliability"])
+    table = tables_of(10)["reliability"]
 
-    upper, lower = figures.draw_reliability(rows, tuple(axes))
+    upper, lower = figures.draw_reliability(table, tuple(axes))
 
     points = upper.containers[0].lines[0]
-    np.testing.assert_array_equal(points.get_xdata(), rows["confidence"])
-    np.testing.assert_array_equal(points.get_ydata(), rows["accuracy"])
-    assert [bar.get_height() for bar in lower.patches] == rows["count"].tolist()
-    assert [text.get_text() for text in lower.texts] == [f"{n:,}" for n in rows["count"]]
+    np.testing.assert_array_equal(points.get_xdata(), table["confidence"])
+    np.testing.assert_array_equal(points.get_ydata(), table["accuracy"])
+    bars = upper.containers[0].lines[2][0].get_segments()
+    ends = table[["accuracy_low", "accuracy_high"]].to_numpy()
+    np.testing.assert_allclose([bar[:, 1] for bar in bars], ends)
+    assert [bar.get_height() for bar in lower.patches] == table["count"].tolist()
+    assert labels_of(lower.texts) == [f"{n:,}" for n in table["count"]]
     assert upper.get_ylabel() == "accuracy"
     assert lower.get_xlabel().startswith("confidence")
     plt.close(figure)
 
 
-def test_the_samples_are_the_first_images_with_predicted_and_true_label(drawn, predictions):
-    images, labels, probabilities = predictions
-    predicted = probabilities.argmax(axis=1)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_stand_in_rows_with_a_caption_in_its_colour(channels):
+    figures.set_style()
+    figure = plt.figure()
+    images = np.random.default_rng(0).random((4, 9, 12, channels), np.float32)
+    captions, colors = ["a", "b", "c", "$1"], ["black", "red", "black", "red"]
 
-    axes = drawn["samples"].axes
+    axes = figures.draw_images(images, captions, colors, figure, columns=3).axes
 
-    captions = [ax.get_title() for ax in axes]
-    expected = [f"predicted {predicted[i]}, true {labels[i]}" for i in range(7)]
-    assert captions == expected + [""] * 3  # two rows of five
-    for ax, image in zip(axes[:7], images, strict=False):
-        np.testing.assert_array_equal(ax.images[0].get_array(), image[..., 0])
-
-
-def test_the_mistakes_are_the_most_confident_ones(drawn, predictions):
-    _, labels, probabilities = predictions
-    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    wrong = sorted(np.flatnonzero(predicted != labels), key=lambda i: -confidence[i])
-
-    figure = drawn["mistakes"]
-
-    captions = [ax.get_title() for ax in figure.axes]
-    assert captions == [
-        f"{labels[i]} read as {predicted[i]}, {confidence[i]:.1%}" for i in wrong[:6]
-    ]
-    assert figure.get_suptitle() == f"The 6 most confident of {len(wrong)} mistakes"
+    assert len(axes) == 6
+    assert [ax.get_title() for ax in axes] == [*captions, "", ""]
+    assert [to_rgb(ax.title.get_color()) for ax in axes[:4]] == [to_rgb(each) for each in colors]
+    for ax, image in zip(axes[:4], images, strict=True):
+        shown = ax.images[0]
+        np.testing.assert_array_equal(shown.get_array(), image if channels == 3 else image[..., 0])
+        if channels == 1:
+            assert (shown.get_cmap().name, shown.get_clim()) == ("gray", (0, 1))
+    assert not any(ax.images for ax in axes[4:])
+    plt.close(figure)
 
 
-def test_a_model_without_a_mistake_gets_all_its_pictures(predictions, tmp_path):
-    images, labels, _ = predictions
-    perfect = np.eye(10, dtype=np.float32)[labels]
+def test_a_picture_without_images_can_be_drawn():
+    figures.set_style()
+    figure = plt.figure()
 
-    found = draw_and_keep(tmp_path, images, labels, perfect, evaluate(labels, perfect, bins=5))
+    figures.draw_images(np.zeros((0, 8, 8, 1), np.float32), [], [], figure, columns=5)
+    figure.canvas.draw()
 
-    assert sorted(found) == NAMES
-    assert found["mistakes"].get_suptitle() == "The 0 most confident of 0 mistakes"
-
-
-def test_no_figure_stays_open(drawn):
-    assert plt.get_fignums() == []
+    plt.close(figure)
 
 
-def test_nothing_is_cut_off(drawn):
-    for name, figure in drawn.items():
-        width, height = figure.canvas.get_width_height()
-        for ax in figure.axes:
-            box = ax.get_tightbbox()
-            assert -1 <= box.x0 <= box.x1 <= width + 1, name
-            assert -1 <= box.y0 <= box.y1 <= height + 1, name
-
-
-def test_all_pictures_are_as_wide_as_a_readme(drawn):
-    assert sorted(drawn) == NAMES
-    for figure in drawn.values():
-        assert figure.get_figwidth() * figures.DPI == 1000
-
-
-DRAW = """
-import pickle, sys
-from pathlib import Path
-from stages import figures
-
-with open("inputs.pickle", "rb") as stream:
-    inputs = pickle.load(stream)
-figures.draw_all(Path.cwd(), Path(sys.argv[1]), *inputs, samples=7, mistakes=6)
-"""
-ODD = """
-font.size: 30
-font.family: serif
-savefig.dpi: 37
-savefig.bbox: tight
-figure.facecolor: red
-axes.prop_cycle: cycler('color', ['k'])
-lines.linewidth: 9
-image.interpolation: bicubic
-"""
-
-
-def test_no_setting_of_the_user_changes_a_byte(drawn, folder, predictions, results, tmp_path):
-    (tmp_path / "inputs.pickle").write_bytes(pickle.dumps((*predictions, results)))
-    (tmp_path / "matplotlibrc").write_text(ODD)
-    odd = {"MATPLOTLIBRC": str(tmp_path), "MPLBACKEND": "svg", "TZ": "Asia/Tokyo"}
-
-    subprocess.run(
-        [sys.executable, "-c", DRAW, str(folder / "training.csv")],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | odd,
-        check=True,
-    )
-
-    for name in drawn:
-        assert (tmp_path / f"{name}.png").read_bytes() == (folder / f"{name}.png").read_bytes()
+@pytest.mark.parametrize(
+    ("name", "most", "shortened"),
+    [
+        ("Ankle boot", 14, "Ankle boot"),
+        ("fourteen chars", 14, "fourteen chars"),
+        ("fifteen letters", 14, "fifteen …tters"),
+        ("a road sign, number 12", 20, "a road sign, n…er 12"),
+        ("x" * 60, 24, "x" * 18 + "…" + "x" * 5),
+    ],
+)
+def test_a_long_name_is_shortened_in_its_middle(name, most, shortened):
+    assert figures.short(name, most) == shortened
+    assert len(shortened) <= most

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 from dvc.cli import main as dvc
 
-from stages.params import run
+from cnn.errors import run
 from tests.revisions import PROJECT
 from tools import offline_plots
 

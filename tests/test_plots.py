@@ -2,11 +2,15 @@
 
 import csv
 import json
+import shutil
 
+import numpy as np
 import pytest
 from dvc.cli import main as dvc
 from playwright.sync_api import sync_playwright
 
+from cnn import statistics
+from stages import evaluate
 from tests.revisions import PROJECT, git, make_history
 from tools import offline_plots
 
@@ -14,21 +18,31 @@ FLAGS = (
     "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update "
     "--disable-sync --disable-quic --no-first-run"
 )
-CHARTS = ["training", "per_class", "confusion", "roc", "reliability"]
+TABLES = {
+    "training": "reports/train/training.csv",
+    "per_class": "reports/evaluate/per_class.csv",
+    "confusion": "reports/evaluate/confusion.csv",
+    "roc": "reports/evaluate/roc.csv",
+    "reliability": "reports/evaluate/reliability.csv",
+}
+CHARTS = {chart: path.translate(str.maketrans("/.", "__")) for chart, path in TABLES.items()}
 REVISIONS = {"show": ["workspace"], "diff": ["good", "poor", "other"]}
 TITLES = {
     "training": "Learning curves",
-    "per_class": "Precision, recall and F1 by digit",
+    "per_class": "Precision, recall and F1 by class",
     "confusion": "Confusion matrix",
-    "roc": "ROC of each digit against the rest",
+    "roc": "ROC of each class against the rest",
     "reliability": "Reliability",
 }
 # What stands under the pointer when it rests on a mark of the chart.
 MARKS = {
     "training": (".mark-symbol.role-mark path", ("images", "training", "epoch", "learning rate")),
-    "per_class": (".mark-symbol.role-mark path", ("digit", "precision", "recall", "F1", "images")),
-    "confusion": (".mark-rect.role-mark path", ("actual", "read as", "images", "of this digit")),
-    "roc": (".mark-symbol.role-mark path", ("digit", "AUC")),
+    "per_class": (".mark-symbol.role-mark path", ("class", "precision", "recall", "F1", "images")),
+    "confusion": (
+        ".mark-rect.role-mark path",
+        ("actual", "read as", "images", "of this class's images"),
+    ),
+    "roc": (".mark-symbol.role-mark path", ("class", "AUC")),
     "reliability": (".mark-symbol.role-mark path", ("mean confidence", "accuracy", "95 %")),
 }
 
@@ -48,25 +62,27 @@ def browser(browser_path):
         browser.close()
 
 
+def opened(browser, path):
+    """The page that DVC wrote, with what it asked for and complained of."""
+    page = browser.new_context(offline=True, viewport={"width": 1700, "height": 1000}).new_page()
+    page.complaints, page.requests = [], []
+    page.on("console", lambda message: page.complaints.append(message.text))
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    page.on("request", lambda request: page.requests.append(request.url))
+    page.goto(path.as_uri())
+    page.locator(f"#{CHARTS['reliability']} svg.marks").wait_for()
+    return page
+
+
 @pytest.fixture(scope="module")
 def pages(history, browser):
-    """{"show", "diff"}: the page that DVC wrote, open, with what it asked for and complained of."""
-    pages = {}
+    """{"show", "diff"}: the page, open."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(history)
         offline_plots.main([])
         assert dvc(["plots", "show", "--out", "show"]) == 0
         assert dvc(["plots", "diff", *REVISIONS["diff"], "--out", "diff"]) == 0
-    for name in REVISIONS:
-        context = browser.new_context(offline=True, viewport={"width": 1700, "height": 1000})
-        page = pages[name] = context.new_page()
-        page.complaints, page.requests = [], []
-        page.on("console", lambda message, page=page: page.complaints.append(message.text))
-        page.on("pageerror", lambda error, page=page: page.complaints.append(str(error)))
-        page.on("request", lambda request, page=page: page.requests.append(request.url))
-        page.goto((history / name / "index.html").as_uri())
-        page.locator("#reports_reliability_csv svg.marks").wait_for()
-    return pages
+    return {name: opened(browser, history / name / "index.html") for name in REVISIONS}
 
 
 @pytest.fixture(params=REVISIONS)
@@ -75,9 +91,8 @@ def name(request):
 
 
 def rows(history, revision, table):
-    path = f"reports/{table}.csv"
     revision = "HEAD" if revision == "workspace" else revision
-    return list(csv.DictReader(git(history, "show", f"{revision}:{path}").splitlines()))
+    return list(csv.DictReader(git(history, "show", f"{revision}:{TABLES[table]}").splitlines()))
 
 
 def test_nothing_is_fetched_and_nothing_complains(pages, name):
@@ -90,13 +105,13 @@ def test_nothing_is_fetched_and_nothing_complains(pages, name):
 def test_these_charts_and_no_other(pages, history, name):
     page = pages[name]
     shown = [chart.get_attribute("id") for chart in page.locator(".vega-embed:visible").all()]
-    assert shown == [f"reports_{chart}_csv" for chart in CHARTS]
-    for chart in CHARTS:
-        text = page.locator(f"#reports_{chart}_csv").inner_text()
-        assert TITLES[chart] in text
+    assert shown == list(CHARTS.values())
+    for chart, title in TITLES.items():
+        text = page.locator(f"#{CHARTS[chart]}").inner_text()
+        assert title in text
         assert all(revision in text for revision in REVISIONS[name])
     widths = page.evaluate("Array.from(document.images, image => image.naturalWidth)")
-    pictures = len(list((history / "reports").glob("*.png")))
+    pictures = len(list((history / "reports/evaluate/pictures").glob("*.png")))
     assert len(widths) == pictures * len(REVISIONS[name])
     assert min(widths) > 0
     assert (history / name / "index.html").stat().st_size < 2e6
@@ -106,7 +121,7 @@ def test_every_row_is_drawn(pages, history, name):
     """Count the marks of each chart against the rows of its tables."""
 
     def count(chart, mark):
-        return pages[name].locator(f"#reports_{chart}_csv {mark}").count()
+        return pages[name].locator(f"#{CHARTS[chart]} {mark}").count()
 
     def total(table):
         return sum(len(rows(history, revision, table)) for revision in REVISIONS[name])
@@ -131,7 +146,7 @@ def test_a_tooltip_appears(pages, name, chart):
     page = pages[name]
     mark, words = MARKS[chart]
     page.mouse.move(0, 0)
-    page.locator(f"#reports_{chart}_csv {mark}").first.hover(force=True)
+    page.locator(f"#{CHARTS[chart]} {mark}").first.hover(force=True)
     tooltip = page.locator("#vg-tooltip-element.visible")
     tooltip.wait_for()
     text = tooltip.inner_text()
@@ -147,24 +162,93 @@ def test_the_headings_say_which_is_better_and_what_is_weak(pages, history):
             if row["actual"] != row["predicted"]
         )
         weakest = min(rows(history, revision, "per_class"), key=lambda row: float(row["f1"]))
-        text = pages["diff"].locator("#reports_confusion_csv").inner_text()
+        text = pages["diff"].locator(f"#{CHARTS['confusion']}").inner_text()
         assert f"{revision}: {errors} of 10,000 images read wrongly" in text
-        text = pages["diff"].locator("#reports_per_class_csv").inner_text()
+        text = pages["diff"].locator(f"#{CHARTS['per_class']}").inner_text()
         f1 = float(weakest["f1"])
-        assert f"{revision}: weakest is {weakest['digit']}, F1 {f1:.4f}" in text
+        assert f"{revision}: weakest is {weakest['class']}, F1 {f1:.4f}" in text
 
 
 def test_revisions_stand_in_the_order_they_were_named(pages):
-    text = pages["diff"].locator("#reports_confusion_csv").inner_text()
+    text = pages["diff"].locator(f"#{CHARTS['confusion']}").inner_text()
     assert text.index("good:") < text.index("poor:") < text.index("other:")
 
 
-def test_pointing_at_a_digit_shows_its_curve_alone(pages):
+def test_pointing_at_a_class_shows_its_curve_alone(pages):
     page = pages["show"]
-    page.locator("#reports_roc_csv .mark-symbol.role-mark path").nth(3).hover(force=True)
-    faded = page.locator("#reports_roc_csv .mark-line.role-mark path[opacity='0.1']")
+    roc = page.locator(f"#{CHARTS['roc']}")
+    roc.locator(".mark-symbol.role-mark path").nth(3).hover(force=True)
+    faded = roc.locator(".mark-line.role-mark path[opacity='0.1']")
     faded.nth(8).wait_for(state="attached")
     assert faded.count() == 9
+
+
+NAMES = ["zero or O", "Äpfel und Birnen", "日本語", 'a "quote", a comma', "it's", "10", "2", "🍎🍏"]
+NAMES += [f"class {number} of a long name, the end tells {number}" for number in range(92)]
+
+
+@pytest.fixture(scope="module", params=[26, 100])
+def named(request, pages, history, browser, tmp_path_factory):
+    """The page of a model that has as many named classes, and the names."""
+    folder = tmp_path_factory.mktemp("named") / "clone"
+    shutil.copytree(history, folder, ignore=shutil.ignore_patterns("show", "diff"))
+    rng = np.random.default_rng(0)
+    names = NAMES[: request.param]
+    labels = np.repeat(np.arange(len(names)), 20)
+    probabilities = rng.random((len(labels), len(names)), dtype=np.float32)
+    probabilities[np.arange(len(labels)), labels] += 0.9
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    results = statistics.evaluate(labels, probabilities, names, bins=15)
+    evaluate.write_results(*results, folder / "reports/evaluate")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert dvc(["plots", "show", "--out", "show"]) == 0
+    return opened(browser, folder / "show/index.html"), names
+
+
+def labels_along(page, chart, axis):
+    """What stands along the axis of a title, in order."""
+    axis = page.locator(f"#{CHARTS[chart]} [aria-label*=\"-axis titled '{axis}'\"]")
+    return [text for text in axis.locator(".role-axis-label text").all_text_contents() if text]
+
+
+def test_many_named_classes_are_drawn_without_a_complaint(named):
+    page, names = named
+    assert page.complaints == []
+    assert page.locator(f"#{CHARTS['confusion']} .mark-rect.role-mark path").count() == (
+        len(names) ** 2
+    )
+    assert page.locator(f"#{CHARTS['per_class']} .mark-symbol.role-mark path").count() == 3 * 26
+    assert page.locator(f"#{CHARTS['roc']} .mark-line.role-mark path").count() == 10
+    assert all("NaN" not in svg.inner_html() for svg in page.locator("svg.marks").all())
+
+
+def test_cells_of_more_than_15_classes_bear_no_counts(named):
+    page, _ = named
+    assert page.locator(f"#{CHARTS['confusion']} .mark-rect.role-mark path").count() > 15**2
+    assert page.locator(f"#{CHARTS['confusion']} .mark-text.role-mark text").count() == 0
+
+
+def test_classes_stand_in_their_own_order_and_the_ends_of_long_names_are_seen(named):
+    page, names = named
+    short = [name if len(name) <= 14 else f"{name[:8]}…{name[-5:]}" for name in names]
+    for axis in ("actual", "predicted"):
+        assert labels_along(page, "confusion", axis) == short
+    for chart in ("per_class", "roc"):
+        labels = labels_along(page, chart, "class")
+        assert labels == [label for label in short if label in labels]
+        assert len(labels) == (26 if chart == "per_class" else 10)
+
+
+def test_of_more_than_26_classes_the_weakest_are_named_as_such(named):
+    page, names = named
+    said = f"these are the weakest of {len(names)}"
+    assert (said in page.locator(f"#{CHARTS['per_class']}").inner_text()) is (len(names) > 26)
+
+
+def test_epochs_are_whole_numbers_that_stand_once(pages):
+    """Vega's own ticks between 1 and 2 are 1, 1.5 and 2."""
+    assert labels_along(pages["show"], "training", "epoch") == ["1", "2"] * 2
 
 
 def test_each_template_has_a_title_and_a_use():

@@ -1,5 +1,7 @@
-"""The raw images are checked, normalized and split as Keras would split them."""
+"""The raw images are normalized and split; the summary says what they are."""
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -9,58 +11,154 @@ import numpy as np
 import pytest
 import yaml
 
+from cnn.data import fingerprints, load
+from cnn.published import ARRAYS, PUBLISHED, to_idx
 from stages import prepare
-from stages.dataset import load, write_arrays
 
 ROOT = Path(__file__).parent.parent
 SPLITS = ("train", "validation", "test")
 
 
-def flags(raw: Path, folder: Path, params_yaml: Path) -> list[str]:
-    return [
-        f"--params={params_yaml}",
-        f"--raw={raw}",
-        *(f"--{split}={folder / split}.npz" for split in SPLITS),
+@pytest.fixture
+def published(raw, monkeypatch):
+    """The small raw data as the published MNIST."""
+    digests = tuple(hashlib.sha256(to_idx(raw[name])).hexdigest() for name in ARRAYS)
+    monkeypatch.setitem(PUBLISHED, "mnist", PUBLISHED["mnist"]._replace(sha256=digests))
+
+
+@pytest.fixture
+def run_prepare(tmp_path, tiny):
+    """Run the stage on raw data with some parameters; return its three sets and its summary."""
+
+    def call(raw: Path, **changed):
+        params = tmp_path / "params.yaml"
+        params.write_text(yaml.safe_dump({"prepare": tiny["prepare"] | changed}))
+        folder = tmp_path / "prepared"
+        prepare.main(flags(raw, folder, params))
+        return [load(folder / f"{split}.npz") for split in SPLITS], json.loads(
+            (folder / "data.json").read_text()
+        )
+
+    return call
+
+
+def flags(raw: Path, folder: Path, params: Path) -> list[str]:
+    paths = [f"--{split}={folder / split}.npz" for split in SPLITS]
+    return [f"--params={params}", f"--raw={raw}", *paths, f"--summary={folder / 'data.json'}"]
+
+
+def test_a_published_set_is_split_in_its_order_as_keras_splits_it(
+    published, run_prepare, raw_npz, raw
+):
+    (train, validation, test), about = run_prepare(raw_npz)
+
+    expected = [
+        (raw["x_train"][:450], raw["y_train"][:450]),
+        (raw["x_train"][450:], raw["y_train"][450:]),
+        (raw["x_test"], raw["y_test"]),
     ]
+    for part, (images, labels) in zip((train, validation, test), expected, strict=True):
+        np.testing.assert_array_equal(np.rint(part.images[..., 0] * 255), images)
+        np.testing.assert_array_equal(part.labels, labels)
+        assert part.classes.tolist() == list("0123456789")
+    assert about["title"] == "MNIST"
+    assert about["validation"] == "0.1 of the training images, the last ones"
+    assert (about["train_images"], about["validation_images"], about["test_images"]) == (
+        450,
+        50,
+        200,
+    )
+    assert about["images_by_class"]["7"]["test"] == (raw["y_test"] == 7).sum()
 
 
-def test_the_splits_are_the_raw_images_in_their_order(prepared, raw):
-    expected = {
-        "train": (raw["x_train"][:450], raw["y_train"][:450]),
-        "validation": (raw["x_train"][450:], raw["y_train"][450:]),
-        "test": (raw["x_test"], raw["y_test"]),
-    }
-    for split, (raw_images, raw_labels) in expected.items():
-        images, labels = load(prepared / f"{split}.npz")
+def test_other_images_at_the_same_place_are_not_called_mnist(published, run_prepare, raw, tmp_path):
+    np.savez(tmp_path / "published.npz", **(raw | {"x_train": raw["x_train"] ^ 1}))
 
-        np.testing.assert_array_equal(np.rint(images[..., 0] * 255), raw_images)
-        np.testing.assert_array_equal(labels, raw_labels)
+    _, about = run_prepare(tmp_path / "published.npz")
+
+    assert about["title"] == "Own images"
+    assert about["licence"] == ""
+    assert "MNIST" not in json.dumps(about)
 
 
-def test_the_arrays_have_the_documented_form(prepared):
-    for split, n in zip(SPLITS, (450, 50, 200), strict=True):
-        with np.load(prepared / f"{split}.npz") as arrays:
-            images, labels = arrays["images"], arrays["labels"]
+def test_ones_own_images_are_drawn_from_each_class(run_prepare, tmp_path):
+    """The labels lie in order, as those of a folder do: the last ones would be of one class."""
+    labels = np.repeat(np.arange(4), [100, 50, 20, 10])
+    images = np.random.default_rng(0).integers(0, 99, (180, 8, 8, 3), dtype=np.uint8)
+    np.savez(tmp_path / "mine.npz", x_train=images, y_train=labels)
 
-        assert (images.dtype, images.shape) == (np.float32, (n, 28, 28, 1))
-        assert (labels.dtype, labels.shape) == (np.int64, (n,))
-        assert (images.min(), images.max()) == (0, 1)
+    parts, about = run_prepare(tmp_path / "mine.npz", test_share=0.2, validation_share=0.25)
+
+    counts = [np.bincount(part.labels).tolist() for part in parts]
+    assert counts == [[60, 30, 12, 6], [20, 10, 4, 2], [20, 10, 4, 2]]
+    every = np.concatenate([part.images for part in parts]).reshape(180, -1)
+    assert len(np.unique(every, axis=0)) == 180
+    assert about["test"] == "0.2 of all images, drawn by class with seed 42"
+    assert (about["height"], about["width"], about["channels"]) == (8, 8, 3)
+
+
+def test_most_images_that_were_drawn_are_drawn_again_when_more_arrive(run_prepare, tmp_path):
+    """So two versions of the data share most of the smaller test set, and nothing leaks."""
+    images = np.random.default_rng(0).integers(0, 99, (900, 8, 8), dtype=np.uint8)
+    labels = np.arange(900) % 3
+    tests = []
+    for n in (600, 900):
+        np.savez(tmp_path / "mine.npz", x_train=images[:n], y_train=labels[:n])
+        tests.append(set(fingerprints(run_prepare(tmp_path / "mine.npz")[0][2].images)))
+
+    assert [len(test) for test in tests] == [120, 180]
+    assert len(tests[0] & tests[1]) > 100
+
+
+def test_another_seed_draws_others_and_the_same_seed_the_same(run_prepare, tmp_path):
+    images = np.random.default_rng(0).integers(0, 99, (80, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "mine.npz", x_train=images, y_train=np.arange(80) % 4)
+
+    first, again, other = (
+        run_prepare(tmp_path / "mine.npz", seed=seed)[0][2].images for seed in (1, 1, 2)
+    )
+
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_what_repeats_in_training_and_test_is_counted_and_said(run_prepare, raw, tmp_path, capsys):
+    x_test = raw["x_test"].copy()
+    x_test[:3] = raw["x_train"][:3]
+    np.savez(tmp_path / "mine.npz", **(raw | {"x_test": x_test}))
+
+    _, about = run_prepare(tmp_path / "mine.npz")
+
+    assert about["test_images_also_in_training"] == 3
+    assert "3 of the latter are in training too, to the bit" in capsys.readouterr().out
+
+
+def test_images_that_dvc_does_not_track_are_a_warning(run_prepare, raw, tmp_path, capsys):
+    path = tmp_path / "mine.npz"
+    np.savez(path, **raw)
+
+    run_prepare(path)
+    untracked = capsys.readouterr().err
+    Path(f"{path}.dvc").touch()
+    run_prepare(path)
+
+    assert untracked == f"warning: {path}: is not tracked; run 'dvc add {path}'\n"
+    assert capsys.readouterr().err == ""
+
+
+def test_the_summary_has_no_list_since_dvc_would_draw_it(run_prepare, raw_npz):
+    _, about = run_prepare(raw_npz)
+
+    assert not any(isinstance(value, list) for value in about.values())
 
 
 def test_normalizing_divides_by_255():
-    raw_images = np.zeros((1, 28, 28), np.uint8)
-    raw_images[0, 0, :3] = 0, 51, 255
+    raw_images = np.zeros((1, 28, 28, 1), np.uint8)
+    raw_images[0, 0, :3, 0] = 0, 51, 255
 
-    images = prepare.normalize(raw_images, np.array([3], np.uint8))["images"]
+    images = prepare.normalize(raw_images)
 
     np.testing.assert_array_equal(images[0, 0, :3, 0], np.array([0, 0.2, 1], np.float32))
-
-
-@pytest.mark.parametrize(
-    ("n", "share", "start"), [(60_000, 0.1, 54_000), (500, 0.1, 450), (7, 0.5, 3), (10, 0.33, 6)]
-)
-def test_validation_starts_where_it_should(n, share, start):
-    assert prepare.validation_start(n, share) == start
 
 
 @pytest.mark.parametrize("share", [0.1, 0.15, 0.2, 0.3, 1 / 3, 0.7])
@@ -70,90 +168,33 @@ def test_validation_starts_where_keras_lets_it_start(tf, n, share):
 
     (training, _), _ = train_validation_split((np.arange(n), np.arange(n)), share)
 
-    assert prepare.validation_start(n, share) == len(training)
+    assert len(prepare.last(n, share)[0]) == len(training)
 
 
-@pytest.mark.parametrize(("n", "share"), [(5, 1e-17), (5, 0.9999)])
-def test_a_share_that_leaves_a_split_empty_is_refused(refusal, n, share):
-    message = refusal(prepare.validation_start, n, share)
+@pytest.mark.parametrize("share", [1e-17, 0.9999])
+def test_a_share_that_leaves_a_part_empty_is_refused(
+    published, run_prepare, raw_npz, refusal, share
+):
+    message = refusal(run_prepare, raw_npz, validation_share=share)
 
-    assert message.startswith(f"prepare.validation_share is {share}: of {n} images")
-
-
-@pytest.fixture
-def refused(tmp_path, tiny_yaml, raw, refusal):
-    """Run the stage on raw arrays with some replaced; return the message, nothing is written."""
-
-    def call(**replaced: np.ndarray) -> str:
-        path = tmp_path / "mnist.npz"
-        write_arrays(path, compressed=False, **(raw | replaced))
-        message = refusal(prepare.main, flags(path, tmp_path / "prepared", tiny_yaml))
-        assert not (tmp_path / "prepared").exists()
-        assert message.startswith(f"{path}: ")
-        return message.removeprefix(f"{path}: ")
-
-    return call
+    assert message.startswith(
+        f"prepare.validation_share {share:g} and prepare.test_share 0.2 leave"
+    )
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_odd_raw_data_is_refused(refused, raw, split):
-    x, y = f"x_{split}", f"y_{split}"
-    images, labels = raw[x], raw[y]
-    n = len(images)
+def test_one_image_of_a_class_is_too_few(run_prepare, tmp_path, refusal):
+    labels = np.array([0] * 20 + [1] * 2)
+    np.savez(tmp_path / "m.npz", x_train=np.full((22, 8, 8), 9, np.uint8), y_train=labels)
 
-    assert f"{x} is float64 ({n}, 28, 28); expected uint8" in refused(**{x: images / 255})
-    assert f"{x} is uint8 ({n}, 8, 28);" in refused(**{x: images[:, :8]})
-    assert f"{x} is uint8 ({n}, 28, 28, 1);" in refused(**{x: images[..., None]})
-    assert f"{x} is uint8 ();" in refused(**{x: np.uint8(1)})
-    assert f"{y} is int64 ({n},); expected uint8" in refused(**{y: labels.astype(np.int64)})
-    assert f"{y} is uint8 ({n}, 1);" in refused(**{y: labels[:, None]})
-    assert f"{x} has {n - 1} images, {y} {n} labels" == refused(**{x: images[1:]})
-    assert f"{y} lacks the digits [7]" in refused(**{y: np.where(labels == 7, 1, labels)})
-    assert f"{y} holds the label 10;" in refused(**{y: np.append(labels[1:], np.uint8(10))})
+    assert "leave no train image of class 1" in refusal(run_prepare, tmp_path / "m.npz")
 
 
-def test_empty_raw_data_is_refused(refused, raw):
-    message = refused(x_train=raw["x_train"][:0], y_train=raw["y_train"][:0])
+def test_bad_input_leaves_nothing(run_prepare, raw, tmp_path, refusal):
+    path = tmp_path / "mine.npz"
+    np.savez(path, **(raw | {"y_train": raw["y_train"] + 1.0}))
 
-    assert message.startswith("y_train lacks the digits [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]")
-
-
-def test_an_odd_range_of_pixels_is_refused(refused, raw):
-    images = raw["x_train"]
-
-    divided = refused(x_train=(images > 127).astype(np.uint8))
-    inverted = refused(x_train=255 - images)
-    raised = refused(x_train=np.maximum(images, 1))
-    black = refused(x_train=np.zeros_like(images))
-
-    assert divided.startswith("x_train has pixels from 0 to 1, ")
-    assert inverted.startswith("x_train has pixels from 0 to 255, mean 1")
-    assert raised.startswith("x_train has pixels from 1 to 255, ")
-    assert black.startswith("x_train has pixels from 0 to 0, ")
-
-
-def test_a_missing_array_is_refused(tmp_path, tiny_yaml, raw, refusal):
-    path = tmp_path / "mnist.npz"
-    write_arrays(path, compressed=False, x_train=raw["x_train"], y_train=raw["y_train"])
-
-    message = refusal(prepare.main, flags(path, tmp_path, tiny_yaml))
-
-    assert message.startswith(f"{path}: has no array 'x_test'")
-
-
-def test_a_missing_file_is_refused(tmp_path, tiny_yaml, refusal):
-    path = tmp_path / "mnist.npz"
-
-    assert f"{path}: cannot be read" in refusal(prepare.main, flags(path, tmp_path, tiny_yaml))
-
-
-def test_another_share_moves_the_border(tmp_path, raw_npz):
-    params_yaml = tmp_path / "params.yaml"
-    params_yaml.write_text(yaml.safe_dump({"prepare": {"validation_share": 0.4}}))
-
-    prepare.main(flags(raw_npz, tmp_path, params_yaml))
-
-    assert [len(load(tmp_path / f"{split}.npz")[1]) for split in SPLITS] == [300, 200, 200]
+    assert refusal(run_prepare, path).startswith(f"{path}: y_train is float64")
+    assert not (tmp_path / "prepared").exists()
 
 
 def test_the_stage_gives_the_same_bytes_again_and_does_not_import_tensorflow(

@@ -1,4 +1,4 @@
-"""Every prediction is a row, and the model card says what the numbers say."""
+"""Every prediction is a row, and the model card says what the files say."""
 
 import csv
 import json
@@ -7,28 +7,63 @@ import re
 import numpy as np
 import pytest
 
+from cnn import gallery, statistics
+from cnn.data import write_arrays
+from cnn.files import CURE
+from cnn.params import read_yaml
 from stages import report
-from stages.dataset import write_arrays
-from stages.evaluate import evaluate, write_results
+from stages.evaluate import write_results
 
 ENVIRONMENT = {"keras": "3.15.1", "tensorflow": "2.21.0", "precision": "float32"}
+TEN = ["ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen", "ibex", "jay"]
+DATA = {
+    "title": "Ten animals",
+    "description": "Drawings of animals.",
+    "limits": "Animals only.",
+    "licence": "CC0",
+    "height": 20,
+    "width": 30,
+    "channels": 3,
+    "classes": 10,
+    "train_images": 1234,
+    "validation_images": 137,
+    "test_images": 30,
+    "validation": "0.1 of the training images, drawn by class with seed 7",
+    "test": "0.2 of all images, drawn by class with seed 7",
+    "test_images_also_in_training": 0,
+}
+WRONG = {3: (5, 0.75), 13: (5, 0.9), 7: (1, 0.8)}
 
 
 def probabilities_of(labels, wrong: dict[int, tuple[int, float]]) -> np.ndarray:
-    """Return rows of 0.955 for the label; `wrong` is {index: (another digit, confidence)}."""
+    """Return rows of 0.955 for the label; `wrong` is {index: (another class, confidence)}."""
     probabilities = np.full((len(labels), 10), 0.005)
     probabilities[np.arange(len(labels)), labels] = 0.955
-    for index, (digit, confidence) in wrong.items():
+    for index, (read, confidence) in wrong.items():
         probabilities[index] = (1 - confidence) / 9
-        probabilities[index, digit] = confidence
+        probabilities[index, read] = confidence
     return probabilities.astype(np.float32)
+
+
+def flags(folder) -> list[str]:
+    return [
+        f"--params={folder / 'params.yaml'}",
+        f"--predictions={folder / 'predictions.npz'}",
+        f"--data={folder / 'data.json'}",
+        f"--environment={folder / 'environment.json'}",
+        f"--metrics={folder / 'metrics.json'}",
+        f"--per-class={folder / 'per_class.json'}",
+        f"--pictures={folder / 'evaluate' / 'pictures'}",
+        f"--rows={folder / 'predictions.csv'}",
+        f"--card={folder / 'README.md'}",
+    ]
 
 
 @pytest.fixture
 def run_report(tmp_path):
     """Write what the stage reads for given mistakes, run it; return its rows and its card."""
 
-    def call(wrong) -> tuple[list[dict[str, str]], str]:
+    def call(wrong=WRONG, classes=TEN, **data) -> tuple[list[dict[str, str]], str]:
         labels = np.arange(30) % 10
         probabilities = probabilities_of(labels, wrong)
         write_arrays(
@@ -36,30 +71,27 @@ def run_report(tmp_path):
             compressed=True,
             probabilities=probabilities,
             labels=labels,
+            classes=np.array(classes),
+            images=np.array([f"{index:016x}" for index in range(30)]),
         )
-        write_results(evaluate(labels, probabilities, bins=5), tmp_path)
+        write_results(*statistics.evaluate(labels, probabilities, classes, bins=5), tmp_path)
+        captions = {name: picture.caption for name, picture in gallery.PICTURES.items()}
+        pictures = tmp_path / "evaluate" / "pictures"
+        pictures.mkdir(parents=True, exist_ok=True)
+        (pictures / "captions.json").write_text(json.dumps(captions))
         (tmp_path / "environment.json").write_text(json.dumps(ENVIRONMENT))
+        (tmp_path / "data.json").write_text(json.dumps(DATA | data))
+        (tmp_path / "params.yaml").write_text("train: {epochs: 010, filters: [8, 16], fill: 0.5}\n")
         report.main(flags(tmp_path))
-        with open(tmp_path / "predictions.csv", newline="") as stream:
-            return list(csv.DictReader(stream)), (tmp_path / "card.md").read_text()
+        with open(tmp_path / "predictions.csv", newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        return rows, (tmp_path / "README.md").read_text(encoding="utf-8")
 
     return call
 
 
-def flags(folder) -> list[str]:
-    return [
-        f"--predictions={folder / 'predictions.npz'}",
-        f"--metrics={folder / 'metrics.json'}",
-        f"--per-class={folder / 'per_class.json'}",
-        f"--confusion={folder / 'confusion.csv'}",
-        f"--environment={folder / 'environment.json'}",
-        f"--rows={folder / 'predictions.csv'}",
-        f"--card={folder / 'card.md'}",
-    ]
-
-
 def tables(card: str) -> list[list[list[str]]]:
-    """Return the cells of each Markdown table."""
+    """Return the cells of each Markdown table: metrics, pairs, mistakes, parameters."""
     blocks = re.findall(r"(?:^\|.*\|\n)+", card, re.MULTILINE)
     return [
         [[cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines()]
@@ -67,29 +99,32 @@ def tables(card: str) -> list[list[list[str]]]:
     ]
 
 
-WRONG = {3: (5, 0.75), 13: (5, 0.9), 7: (1, 0.8)}
+def in_one_line(card: str) -> str:
+    return " ".join(card.split())
 
 
-def test_each_image_is_a_row(run_report):
-    rows, _ = run_report(WRONG)
+def test_each_image_is_a_row_with_its_fingerprint_and_class_names(run_report):
+    rows, _ = run_report()
 
     assert [row["index"] for row in rows] == [str(index) for index in range(30)]
     assert rows[0] == {
         "index": "0",
-        "actual": "0",
-        "predicted": "0",
+        "image": "0000000000000000",
+        "actual": "ant",
+        "predicted": "ant",
         "probability": "0.955000",
     }
     assert rows[13] == {
         "index": "13",
-        "actual": "3",
-        "predicted": "5",
+        "image": "000000000000000d",
+        "actual": "dog",
+        "predicted": "fox",
         "probability": "0.900000",
     }
 
 
 def test_the_card_contains_the_numbers(run_report, tmp_path):
-    _, card = run_report(WRONG)
+    _, card = run_report()
     metrics = json.loads((tmp_path / "metrics.json").read_text())
 
     numbers = dict(tables(card)[0])
@@ -97,28 +132,67 @@ def test_the_card_contains_the_numbers(run_report, tmp_path):
     assert numbers["accuracy"] == "90.00%, 95 % interval 74.38% to 96.54% (Wilson)"
     assert numbers["images read wrongly"] == "3"
     assert numbers["log loss"] == f"{metrics['log_loss']:.4f} nats"
-    assert numbers["F1, mean of the digits"] == f"{metrics['macro_f1']:.4f}"
+    assert numbers["F1, mean of the classes"] == f"{metrics['macro_f1']:.4f}"
     assert numbers["expected calibration error"] == f"{metrics['calibration_error']:.4f}"
-    assert "Keras 3.15.1 and TensorFlow 2.21.0 in\nfloat32" in card
-    assert "The weakest digit is **3** (F1 0.5000)" in card
+    assert "Keras 3.15.1 and TensorFlow 2.21.0" in in_one_line(card)
+    assert "The weakest class is **dog** (F1 0.5000)" in card
+
+
+def test_what_the_card_claims_of_the_data_stands_in_the_summary(run_report):
+    card = in_one_line(run_report()[1])
+
+    assert card.startswith("# A CNN that tells 10 classes of images apart: Ten animals ")
+    assert "Drawings of animals. 20 x 30 pixels, colour; 10 classes." in card
+    assert (
+        "1,234 images for training, 137 for validation (0.1 of the training images, drawn by class "
+        "with seed 7), 30 for the test (0.2 of all images, drawn by class with seed 7)." in card
+    )
+    assert "Licence of the data: CC0." in card
+    assert "one of them. Animals only. Not for decisions" in card
+    assert "in training too" not in card
+    assert "MNIST" not in card
+    assert "digit" not in card
+
+
+def test_without_licence_and_limits_nothing_is_said_of_them(run_report):
+    card = in_one_line(run_report(licence="", limits="", channels=1)[1])
+
+    assert "Licence" not in card
+    assert "one of them. Not for decisions" in card
+    assert "20 x 30 pixels, grey;" in card
+    assert "  " not in card
+
+
+def test_test_images_that_are_in_training_too_are_named(run_report):
+    card = in_one_line(run_report(test_images_also_in_training=4)[1])
+
+    assert "**4 of the test images are in training too**, to the bit." in card
+
+
+def test_the_parameters_are_those_of_the_file_as_dvc_reads_them(run_report):
+    *_, parameters = tables(run_report()[1])
+
+    assert parameters[2:] == [["`epochs`", "10"], ["`filters`", "[8, 16]"], ["`fill`", "0.5"]]
 
 
 def test_the_card_names_the_worst_pairs_and_the_most_confident_mistakes(run_report):
-    _, card = run_report(WRONG)
+    _, pairs, mistakes, _ = tables(run_report()[1])
 
-    _, pairs, mistakes = tables(card)
-    assert pairs[2:] == [["3", "5", "2", "66.67%"], ["7", "1", "1", "33.33%"]]
+    assert pairs[2:] == [["dog", "fox", "2", "66.67%"], ["hen", "bee", "1", "33.33%"]]
     assert mistakes[2:] == [
-        ["13", "3", "5", "90.0%"],
-        ["7", "7", "1", "80.0%"],
-        ["3", "3", "5", "75.0%"],
+        ["13", "dog", "fox", "90.0%"],
+        ["7", "hen", "bee", "80.0%"],
+        ["3", "dog", "fox", "75.0%"],
     ]
 
 
 @pytest.mark.parametrize("wrong", [{}, WRONG], ids=["no mistake", "three mistakes"])
-def test_the_tables_are_well_formed(run_report, wrong):
-    _, card = run_report(wrong)
+@pytest.mark.parametrize("last", ["jay", 'a, "b" *c* [d](e) & $f$ 100 %'], ids=["plain", "odd"])
+def test_the_tables_are_well_formed(run_report, wrong, last):
+    rows, card = run_report(wrong, [*TEN[:9], last])
 
+    assert rows[9]["actual"] == last
+    assert len(tables(card)) == 4
     for table in tables(card):
         assert len({len(row) for row in table}) == 1
         assert all(re.fullmatch("-+:?", cell) for cell in table[1])
@@ -132,40 +206,104 @@ def test_a_model_without_a_mistake_has_a_card(run_report):
     assert "100.00%" in card
 
 
-def test_the_pictures_of_the_card_are_those_that_evaluate_draws(run_report, pytestconfig):
-    _, card = run_report(WRONG)
+def test_every_picture_stands_on_the_card_with_its_caption(run_report):
+    card = run_report()[1]
 
-    named = re.findall(r"!\[[\w ]+\]\(([\w.]+)\)", card)
-    declared = re.findall(r"reports/(\w+\.png)", (pytestconfig.rootpath / "dvc.yaml").read_text())
+    named = re.findall(r"!\[([\w ]+)\]\(evaluate/pictures/(\w+)\.png\)\n\n(.+)\n", card)
 
-    assert sorted(named) == sorted(declared)
+    assert [(name, caption) for _, name, caption in named] == [
+        (name, picture.caption) for name, picture in gallery.PICTURES.items()
+    ]
+    assert [text for text, _, _ in named] == [name.replace("_", " ") for name in gallery.PICTURES]
+
+
+def test_the_paths_of_the_committed_card_lead_to_its_pictures(pytestconfig):
+    stage = read_yaml(pytestconfig.rootpath / "dvc.yaml")["stages"]["report"]["cmd"]
+    reports = pytestconfig.rootpath / "reports"
+
+    linked = re.findall(r"\]\(([\w/.]+)\)", (reports / "README.md").read_text(encoding="utf-8"))
+
+    assert "--card reports/README.md" in stage
+    assert len(linked) == 1 + len(gallery.PICTURES)
+    assert all((reports / path).is_file() for path in linked)
+
+
+def row(index: int, actual: str, predicted: str, probability: float = 0.5) -> report.Row:
+    return {
+        "index": index,
+        "actual": actual,
+        "predicted": predicted,
+        "probability": f"{probability:.6f}",
+    }
 
 
 def test_pairs_of_equal_count_stand_in_order_and_five_are_enough():
-    cells = [(a, p, 2) for a in range(3) for p in range(3)] + [(9, 0, 7), (8, 0, 0)]
-    confusion = [
-        {"actual": str(a), "predicted": str(p), "count": str(count)} for a, p, count in cells
+    pairs = [("a", "b"), ("a", "c"), ("b", "a"), ("b", "c"), ("c", "a"), ("c", "c")] * 2
+    pairs += [("d", "a")] * 7
+    rows = [row(index, *pair) for index, pair in enumerate(pairs)]
+
+    assert report.worst_pairs(rows) == [
+        ("d", "a", 7),
+        ("a", "b", 2),
+        ("a", "c", 2),
+        ("b", "a", 2),
+        ("b", "c", 2),
     ]
 
-    assert report.worst_pairs(confusion) == [
-        (9, 0, 7),
-        (0, 1, 2),
-        (0, 2, 2),
-        (1, 0, 2),
-        (1, 2, 2),
-    ]
+
+def test_mistakes_stand_by_confidence_and_then_by_index():
+    rows = [row(0, "a", "b", 0.5), row(1, "a", "a", 0.9), row(2, "b", "a", 0.7)]
+    rows += [row(3, "b", "a", 0.5), row(4, "a", "b", 0.7)]
+
+    assert [each["index"] for each in report.wrong(rows)] == [2, 4, 0, 3]
 
 
 def test_the_same_predictions_give_the_same_bytes(run_report, tmp_path):
     contents = []
     for _ in range(2):
-        run_report(WRONG)
-        contents.append([(tmp_path / name).read_bytes() for name in ("card.md", "predictions.csv")])
+        run_report()
+        contents.append(
+            [(tmp_path / name).read_bytes() for name in ("README.md", "predictions.csv")]
+        )
 
     assert contents[0] == contents[1]
 
 
-def test_a_missing_input_is_named(tmp_path, refusal):
+@pytest.mark.parametrize(
+    "name",
+    [
+        "predictions.npz",
+        "data.json",
+        "environment.json",
+        "metrics.json",
+        "per_class.json",
+        "evaluate/pictures/captions.json",
+        "params.yaml",
+    ],
+)
+def test_a_missing_input_is_named(run_report, tmp_path, refusal, name):
+    run_report()
+    (tmp_path / "README.md").unlink()
+    (tmp_path / name).unlink()
+
+    assert refusal(report.main, flags(tmp_path)).startswith(f"{tmp_path / name}: ")
+    assert not (tmp_path / "README.md").exists()
+
+
+@pytest.mark.parametrize("name", ["data.json", "environment.json", "metrics.json"])
+def test_a_file_that_lacks_what_the_card_says_is_refused(run_report, tmp_path, refusal, name):
+    run_report()
+    (tmp_path / name).write_text("{}")
+
     message = refusal(report.main, flags(tmp_path))
 
-    assert message.startswith(f"{tmp_path / 'predictions.npz'}: cannot be read")
+    assert message.startswith("what the other stages wrote lacks '")
+    assert message.endswith(CURE)
+
+
+@pytest.mark.parametrize("text", ["", "train: 5\n", "- train\n", "evaluate: {}\n"])
+def test_parameters_of_another_form_are_refused(run_report, tmp_path, refusal, text):
+    run_report()
+    (tmp_path / "params.yaml").write_text(text)
+
+    refusal(report.main, flags(tmp_path))

@@ -2,16 +2,19 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from stages import runtime
+from cnn import runtime
 
 ROOT = Path(__file__).parent.parent
+ISOLATED = {k: v for k, v in os.environ.items() if not k.startswith(runtime.SWITCHES)}
 CPUINFO = """\
 processor\t: 0
 vendor_id\t: GenuineIntel
@@ -43,10 +46,18 @@ def clean(monkeypatch):
 def test_a_switch_that_would_change_the_result_is_removed_with_a_warning(tf, clean, capsys, name):
     clean.setenv(name, "0")
 
-    runtime.start_tensorflow(seed=1, threads=2)
+    assert runtime.start_tensorflow(seed=1, threads=2) is None
 
     assert os.environ.get(name) in (None, "tensorflow")
     assert capsys.readouterr().err == (f"warning: {name}=0 is ignored: the pipeline sets its own\n")
+
+
+def test_what_the_start_sets_itself_is_not_warned_of_at_the_next_one(tf, clean, capsys):
+    for _ in range(2):
+        runtime.start_tensorflow(seed=1, threads=2)
+
+    assert os.environ["KERAS_BACKEND"] == "tensorflow"
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("name", ["ONEDNN_MAX_CPU_ISA", "TF_CPP_MIN_LOG_LEVEL", "KERAS_HOME"])
@@ -63,6 +74,17 @@ def test_the_cap_on_the_instruction_set_is_recorded(clean):
     assert runtime.environment(2, "float32")["instruction set cap"] == "none"
     clean.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     assert runtime.environment(2, "float32")["instruction set cap"] == "AVX2"
+
+
+def test_the_library_imports_no_tensorflow_until_it_is_used(tmp_path):
+    for module in ("tensorflow", "keras"):
+        (tmp_path / f"{module}.py").write_text(f"raise RuntimeError('{module} was imported')")
+    code = "from cnn import archive, augmentation, engine, model, runtime; import stages.train"
+
+    environment = ISOLATED | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment)
+
+    assert done.returncode == 0
 
 
 def test_threads_are_pinned_and_operations_deterministic(tf):
@@ -101,16 +123,15 @@ def test_a_keras_configuration_file_of_the_user_changes_nothing_and_the_terminal
     config = {"floatx": "float64", "image_data_format": "channels_first", "epsilon": 0.1}
     (tmp_path / "keras.json").write_text(json.dumps(config | {"backend": "jax"}))
     code = (
-        "from stages import runtime; runtime.start_tensorflow(1, 2); import keras; "
+        "from cnn import runtime; runtime.start_tensorflow(1, 2); import keras; "
         "print(keras.config.backend(), keras.config.floatx(), keras.config.epsilon(), "
         "keras.config.image_data_format())"
     )
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(runtime.SWITCHES)}
 
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
-        env=environment | {"KERAS_HOME": str(tmp_path)},
+        env=ISOLATED | {"KERAS_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
     )
@@ -166,3 +187,72 @@ def test_without_cpuinfo_the_cpu_is_told_as_far_as_it_goes(tmp_path):
 
     assert told["cpu"]
     assert told["instruction set"] == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("features", "precision", "warned"),
+    [
+        ("avx2 fma", "mixed_bfloat16", True),
+        ("avx2 fma", "float32", False),
+        ("avx2 avx512_bf16", "mixed_bfloat16", False),
+        ("asimd bf16", "mixed_bfloat16", False),
+        ("unknown", "mixed_bfloat16", False),
+    ],
+)
+def test_a_cpu_without_bfloat16_is_told_where_it_is_asked_for(
+    monkeypatch, capsys, features, precision, warned
+):
+    monkeypatch.setattr(runtime, "_cpu", lambda: {"instruction set": features})
+
+    runtime.warn_of_slow_bfloat16(precision)
+
+    errors = capsys.readouterr().err
+    assert errors.startswith("warning: this CPU has no bfloat16 arithmetic") == warned
+    assert errors.count("\n") == warned
+
+
+def test_what_c_code_says_is_kept_from_the_terminal_and_python_speaks_again(capfd):
+    with runtime.silence():
+        os.write(2, b"a note of a library's")
+    os.write(2, b"after")
+
+    assert capfd.readouterr().err == "after"
+
+
+def test_ctrl_c_ends_the_process_while_the_main_thread_is_in_c():
+    """Python's own handler would wait until the product is there: half a minute and more."""
+    code = (
+        "import numpy as np\n"
+        "from cnn import errors, runtime\n"
+        "def main():\n"
+        "    square = np.ones((9000, 9000))\n"
+        "    with runtime.ending_promptly():\n"
+        "        print('ready', flush=True)\n"
+        "        np.linalg.multi_dot([square] * 12)\n"
+        "    print('finished', flush=True)\n"
+        "raise SystemExit(errors.run(main))\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate()
+
+    assert (output, errors) == ("", "interrupted: what was not finished is not written\n")
+    assert process.returncode == 130
+
+
+def test_what_ends_by_itself_ends_as_ever():
+    """A handler that was set before is back, and nothing is left of the watching thread."""
+    before = threading.active_count()
+
+    with runtime.ending_promptly():
+        assert threading.active_count() == before + 1
+
+    assert threading.active_count() == before
+    assert signal.set_wakeup_fd(-1) == -1

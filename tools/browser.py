@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from stages.params import UserError, run
+from cnn.errors import UserError, run
 
 NAMES = (
     "chromium",

@@ -1,4 +1,4 @@
-"""Say whether one model is better than another, and where: two revisions on the same test images.
+"""Say whether one model is better than another, and where: two revisions on shared test images.
 
     python -m tools.compare REV_A [REV_B] [--json]
 
@@ -10,19 +10,21 @@ on recipes needs several seeds of each.
 """
 
 import argparse
+import csv
 import json
+from collections import Counter
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.dataset import DIGITS
-from stages.evaluate import wilson_interval
-from stages.params import UserError, run
+from cnn.errors import UserError, run
+from cnn.intervals import wilson_interval
 
 PREDICTIONS = "reports/predictions.csv"
-HEADER = "index,actual,predicted,probability"
+HEADER = ["index", "image", "actual", "predicted", "probability"]
 SIGNIFICANT = 0.05
-MOST_CHANGED = 3  # digits that the text names
+MOST_CHANGED = 3  # classes that the text names
 
 
 def read_text(revision: str) -> str:
@@ -48,39 +50,67 @@ def read_text(revision: str) -> str:
         raise UserError(f"'{revision}': {' '.join(str(error).split())}") from None
 
 
-def parse(text: str, name: str) -> NDArray[np.int64]:
-    """Return index, actual and predicted digit of each image, (n, 3), from the CSV `text`."""
-    header, *lines = text.splitlines() or [""]
-    if header != HEADER or not lines:
-        raise UserError(f"{name}: is not '{HEADER}' and a row an image; `dvc repro` mends it")
-    rows = np.empty((len(lines), 3), dtype=np.int64)
-    for number, line in enumerate(lines):
+class Reading(NamedTuple):
+    """What one model read, by the image's fingerprint and which of equal images it is."""
+
+    actual: dict[tuple[str, int], str]
+    predicted: dict[tuple[str, int], str]
+
+
+def parse(text: str, name: str) -> Reading:
+    """Return what the CSV `text` says of each image.
+
+    Raises
+    ------
+    UserError
+        Naming `name` and the first line that is damaged.
+    """
+    rows = csv.reader(text.splitlines())
+    if next(rows, None) != HEADER:
+        raise UserError(f"{name}: does not start with '{','.join(HEADER)}'; `dvc repro` mends it")
+    reading, seen = Reading({}, {}), Counter()
+    for number, row in enumerate(rows):
         try:
-            *row, probability = line.split(",")
-            rows[number] = index, actual, predicted = [int(value) for value in row]
-            whole = index == number and 0 <= float(probability) <= 1
-        except (ValueError, OverflowError):
+            index, image, actual, predicted, probability = row
+            whole = int(index) == number and 0 <= float(probability) <= 1
+        except ValueError:
             whole = False
-        if not (whole and actual in range(DIGITS) and predicted in range(DIGITS)):
+        if not (whole and image and actual and predicted):
             raise UserError(
-                f"{name}: line {number + 2} is damaged: {line[:60]!r}; `dvc repro` mends it"
+                f"{name}: line {number + 2} is damaged: {','.join(row)[:60]!r}; "
+                "`dvc repro` mends it"
             )
-    return rows
+        seen[image] += 1
+        reading.actual[image, seen[image]] = actual
+        reading.predicted[image, seen[image]] = predicted
+    if not reading.actual:
+        raise UserError(f"{name}: has no row per image; `dvc repro` mends it")
+    return reading
 
 
-def compare(
-    actual: NDArray[np.int64], predicted_a: NDArray[np.int64], predicted_b: NDArray[np.int64]
-) -> dict[str, object]:
+def shared(a: Reading, b: Reading) -> tuple[NDArray, NDArray, NDArray]:
+    """Return actual, A's and B's class of the images that both were tested on, str (n,) each.
+
+    An image whose class was corrected between the two is left out: they were asked another thing.
+    """
+    keys = [key for key, actual in a.actual.items() if b.actual.get(key) == actual]
+    return tuple(
+        np.array([names[key] for key in keys]) for names in (a.actual, a.predicted, b.predicted)
+    )
+
+
+def compare(actual: NDArray, predicted_a: NDArray, predicted_b: NDArray) -> dict[str, object]:
     """Compare two models' readings of the same n images; McNemar 1947, in its exact form.
 
     Parameters
     ----------
-    actual, predicted_a, predicted_b : (n,), 0-9.
+    actual, predicted_a, predicted_b : (n,), names or numbers of classes.
 
     Returns
     -------
     Counts, accuracies with Wilson intervals, the exact two-sided McNemar p-value (of images that
-    just one model reads rightly, the share that is B's, against a half), and the digits by change.
+    just one model reads correctly, the share that is B's, against a half), and the classes by
+    change.
     """
     from scipy.stats import binomtest
 
@@ -88,16 +118,16 @@ def compare(
     right_a, right_b = predicted_a == actual, predicted_b == actual
     only_a, only_b = right_a & ~right_b, right_b & ~right_a
     discordant = int(only_a.sum() + only_b.sum())
-    digits = [
+    classes = [
         {
-            "digit": digit,
-            "images": int((actual == digit).sum()),
-            "only_a_right": int(only_a[actual == digit].sum()),
-            "only_b_right": int(only_b[actual == digit].sum()),
+            "class": name.item(),
+            "images": int((actual == name).sum()),
+            "only_a_right": int(only_a[actual == name].sum()),
+            "only_b_right": int(only_b[actual == name].sum()),
         }
-        for digit in range(DIGITS)
+        for name in np.unique(actual)
     ]
-    digits.sort(key=lambda row: -abs(row["only_b_right"] - row["only_a_right"]))
+    classes.sort(key=lambda row: -abs(row["only_b_right"] - row["only_a_right"]))
     return {
         "images": n,
         **{
@@ -112,7 +142,7 @@ def compare(
         "only_a_right": int(only_a.sum()),
         "only_b_right": int(only_b.sum()),
         "p_value": binomtest(int(only_b.sum()), discordant).pvalue if discordant else 1.0,
-        "digits": digits,
+        "classes": classes,
     }
 
 
@@ -123,7 +153,7 @@ def sentence(result: dict) -> str:
         return f"A and B read all {result['images']:,} images alike: nothing tells them apart."
     if only_a == only_b:
         count = f"{only_a:,} images" if only_a else "no image"
-        return f"Each reads {count} rightly that the other does not: neither is better."
+        return f"Each reads {count} correctly that the other does not: neither is better."
     better = "B" if only_b > only_a else "A"
     size, verdict = (
         ("large", "is hardly chance")
@@ -148,9 +178,9 @@ def table(result: dict, names: tuple[str, str]) -> str:
         (f"wrong of {result['images']:,}", *(f"{model['wrong']:,}" for model in models)),
         ("right where the other is wrong", result["only_a_right"], result["only_b_right"]),
     ]
-    for row in result["digits"][:MOST_CHANGED]:
+    for row in result["classes"][:MOST_CHANGED]:
         if row["only_a_right"] != row["only_b_right"]:
-            title = f"  of these, images of a {row['digit']}"
+            title = f"  of these, images of {row['class']}"[:31]
             rows.append((title, row["only_a_right"], row["only_b_right"]))
     return "\n".join(f"{title:32}{a!s:>22}  {b!s:>22}" for title, a, b in rows)
 
@@ -163,17 +193,25 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     names = (arguments.a, arguments.b)
     a, b = (parse(read_text(name), f"{PREDICTIONS} of '{name}'") for name in names)
-    if not np.array_equal(a[:, :2], b[:, :2]):
+    actual, predicted_a, predicted_b = shared(a, b)
+    if not len(actual):
         raise UserError(
-            f"{PREDICTIONS}: '{names[0]}' and '{names[1]}' were tested on different images "
-            f"({len(a):,} and {len(b):,}); compare revisions with one test set"
+            f"{PREDICTIONS}: '{names[0]}' and '{names[1]}' share no test image; "
+            "compare revisions whose test sets overlap"
         )
-    result = compare(a[:, 1], a[:, 2], b[:, 2])
+    result = compare(actual, predicted_a, predicted_b)
+    result["a"]["test_images"], result["b"]["test_images"] = len(a.actual), len(b.actual)
     result["a"]["revision"], result["b"]["revision"] = names
     result["sentence"] = sentence(result)
     if arguments.json:
         print(json.dumps(result, indent=2))
     else:
+        n = result["images"]
+        if not n == len(a.actual) == len(b.actual):
+            print(
+                f"Compared on the {n:,} test images that both share "
+                f"(A has {len(a.actual):,}, B {len(b.actual):,}).\n"
+            )
         print(f"{table(result, names)}\n\n{result['sentence']}")
 
 

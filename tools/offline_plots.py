@@ -10,8 +10,8 @@ Reads .dvc/plots/page.html, and the scripts from the package vl-convert-python. 
 import argparse
 from pathlib import Path
 
-from stages.integrity import replacing
-from stages.params import UserError, run
+from cnn.errors import UserError, run
+from cnn.files import replacing
 
 PAGE = Path(".dvc/plots/page.html")
 OFFLINE_PAGE = Path(".dvc/offline.html")

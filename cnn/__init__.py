@@ -1,0 +1,1 @@
+"""The library that the five stages are written with. It imports no stage and no tool."""

@@ -1,0 +1,195 @@
+"""A set of labelled images: one npz with `images`, `labels` and `classes`.
+
+The npz says all that the code behind `prepare` knows of the data: height, width, channels, the
+number of the classes and their names.
+"""
+
+import hashlib
+import unicodedata
+import zipfile
+import zlib
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn.errors import UserError, brief
+from cnn.files import CURE, replacing
+from cnn.published import Published
+
+SIDES = (8, 256)  # pixels, least and most of height and width
+CLASSES = (2, 100)
+LONGEST_NAME = 60  # characters
+# Class names stand in Markdown tables and, raw, in the page that `dvc plots` writes.
+FORBIDDEN = "<>|`\\"
+PARTS = ("train", "test")
+ZIP_ERRORS = (  # what Python's zipfile and numpy raise on a damaged file
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+class Data(NamedTuple):
+    """n labelled images.
+
+    images : float32 (n, height, width, channels) in [0, 1]; 0 is paper, 1 is ink.
+    labels : int64 (n,), index into classes.
+    classes : str (k,), their names.
+    """
+
+    images: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    classes: NDArray[np.str_]
+
+
+class Raw(NamedTuple):
+    """Images as they were given.
+
+    x_train, x_test : uint8 (n, h, w, c) in [0, 255], or float32 in [0, 1]; x_test may be None.
+    y_train, y_test : int64 (n,), index into classes; y_test is None with x_test.
+    classes : names, in the order of the labels.
+    notes : what the user should know, a line each.
+    published : the published data set that this is to the bit, if it is one.
+    """
+
+    x_train: NDArray
+    y_train: NDArray[np.int64]
+    x_test: NDArray | None
+    y_test: NDArray[np.int64] | None
+    classes: list[str]
+    notes: list[str]
+    published: Published | None = None
+
+
+def read_arrays(path: str | Path, names: tuple[str, ...]) -> list[np.ndarray]:
+    """Return the named arrays of an npz, whole by its own checksums (zip CRC-32).
+
+    Raises
+    ------
+    UserError
+        The file is missing, damaged, no npz, or lacks one of `names`.
+    """
+    try:
+        if not Path(path).exists():
+            raise FileNotFoundError(path)
+        if not zipfile.is_zipfile(path):
+            raise ValueError("no zip file")
+        with np.load(path, allow_pickle=False) as arrays:
+            missing = [name for name in names if name not in arrays]
+            if missing:
+                raise UserError(f"{path}: has no array '{missing[0]}'; found {sorted(arrays)}")
+            found = [arrays[name] for name in names]  # reading to the end checks the CRC
+    except FileNotFoundError:
+        raise UserError(f"{path}: is missing; run 'dvc repro'") from None
+    except ZIP_ERRORS as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: is damaged or no npz ({reason}); {CURE}") from None
+    if not all(isinstance(array, np.ndarray) for array in found):
+        raise UserError(f"{path}: holds something else than arrays; {CURE}")
+    return found
+
+
+def write_arrays(path: str | Path, *, compressed: bool, **arrays: np.ndarray) -> None:
+    """Write an npz, whole or not at all. numpy stamps its entries 1980: same arrays, same bytes."""
+    with replacing(path) as temporary, open(temporary, "wb") as stream:
+        (np.savez_compressed if compressed else np.savez)(stream, **arrays)
+
+
+def save(path: str | Path, data: Data) -> None:
+    """Write a set of labelled images, compressed."""
+    write_arrays(path, compressed=True, **data._asdict())
+
+
+def load(path: str | Path) -> Data:
+    """Return the set of labelled images in an npz, of the form that `Data` documents.
+
+    Raises
+    ------
+    UserError
+        The file is unreadable, or an array has another shape, dtype or range.
+    """
+    images, labels, classes = read_arrays(path, Data._fields)
+    if classes.ndim != 1 or classes.dtype.kind != "U":
+        raise UserError(f"{path}: classes are {classes.dtype} {classes.shape}, not str (k,)")
+    if problem := problem_of_classes(classes.tolist()):
+        raise UserError(f"{path}: {problem}")
+    if images.dtype != np.float32 or images.ndim != 4 or not len(images):
+        raise UserError(
+            f"{path}: images are {images.dtype} {images.shape}, not float32 (n > 0, h, w, c)"
+        )
+    if problem := problem_of_shape(images.shape[1:]):
+        raise UserError(f"{path}: {problem}")
+    if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
+        raise UserError(
+            f"{path}: labels are {labels.dtype} {labels.shape}, not int64 ({len(images)},)"
+        )
+    # min and max are NaN when a pixel is, so that `not (...)` refuses NaN too.
+    low, high = images.min(), images.max()
+    if not (low >= 0 and high <= 1):
+        raise UserError(f"{path}: pixels lie in [{low}, {high}], not in [0, 1]")
+    if labels.min() < 0 or labels.max() >= len(classes):
+        raise UserError(
+            f"{path}: labels lie in [{labels.min()}, {labels.max()}], "
+            f"not in [0, {len(classes) - 1}] of {len(classes)} classes"
+        )
+    return Data(images, labels, classes)
+
+
+def problem_of_shape(shape: tuple[int, ...]) -> str:
+    """Say what is wrong with an image's (height, width, channels), "" if nothing is."""
+    height, width, channels = shape
+    low, high = SIDES
+    if not (low <= height <= high and low <= width <= high):
+        return f"images are {height} x {width} pixels; sides may have {low} to {high}"
+    if channels not in (1, 3):
+        return f"images have {channels} channels; 1 (grey) or 3 (colour) are possible"
+    return ""
+
+
+def problem_of_classes(names: list[str]) -> str:
+    """Say what is wrong with the names of the classes, "" if nothing is."""
+    low, high = CLASSES
+    if not low <= len(names) <= high:
+        return f"{len(names)} classes ({brief(names)}); {low} to {high} are possible"
+    for name in names:
+        if not name.strip() or name != name.strip() or len(name) > LONGEST_NAME:
+            return f"class {brief(name)}: a name has 1 to {LONGEST_NAME} characters, no blank ends"
+        if not name.isprintable() or set(name) & set(FORBIDDEN):
+            return f"class {name!r}: a name is of printable characters, none of {FORBIDDEN}"
+    seen: dict[str, str] = {}
+    for name in names:
+        # A file system that ignores case, or how an accent is coded, makes one folder of the two.
+        key = unicodedata.normalize("NFC", name).casefold()
+        if key in seen:
+            return f"classes {seen[key]!r} and {name!r} differ by case at most; rename one"
+        seen[key] = name
+    return ""
+
+
+def fingerprints(images: NDArray, salt: str = "") -> list[str]:
+    """Return 16 hexadecimal digits per image of (n, ...): equal images have equal ones.
+
+    BLAKE2b (RFC 7693) with 8 bytes, keyed by `salt`. Among a million different images two share
+    one with a probability of 3e-8.
+    """
+    make = partial(hashlib.blake2b, digest_size=8, key=salt.encode())
+    return [make(image.tobytes()).hexdigest() for image in images]
+
+
+def check_alike(path: Path, one: Data, other_path: Path, other: Data) -> None:
+    """Refuse two sets whose images have another shape, or whose classes others."""
+    shapes = one.images.shape[1:], other.images.shape[1:]
+    if shapes[0] != shapes[1] or list(one.classes) != list(other.classes):
+        raise UserError(
+            f"{other_path}: has {shapes[1]} images of {len(other.classes)} classes, {path} "
+            f"{shapes[0]} of {len(one.classes)} or of other names; run 'dvc repro'"
+        )

@@ -1,0 +1,76 @@
+"""Read files that must be there, and write files whole or not at all."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from cnn.errors import UserError
+
+# What to do about a damaged file. DVC trusts the size and times that it remembers for a file, so
+# it brings a damaged object of its cache back again and again until that is removed.
+CURE = "run 'python -m tools.repair && dvc repro'"
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside `path` to write to; put it in place when the block succeeds."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 with LF, the same bytes on every system."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: str | Path, document: object) -> None:
+    """Write a JSON document, indented, its keys in their order."""
+    write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: str | Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """Write rows that have the keys of the first one as a CSV file with a header."""
+    rows = list(rows)
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, stream.getvalue())
+
+
+def read_text(path: str | Path) -> str:
+    """Return the text of a UTF-8 file.
+
+    Raises
+    ------
+    UserError
+        It is missing, unreadable or no UTF-8.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}; run 'dvc repro'") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is no text; {CURE}") from None
+
+
+def read_json(path: str | Path) -> dict:
+    """Return the object in a JSON file; a UserError where it is something else."""
+    try:
+        document = json.loads(read_text(path))
+    except ValueError as error:
+        raise UserError(f"{path}: is no JSON ({error}); {CURE}") from None
+    if not isinstance(document, dict):
+        raise UserError(f"{path}: is no JSON object; {CURE}")
+    return document

@@ -1,0 +1,185 @@
+"""Which pictures there are: PICTURES has a row for each, and `draw_all` writes them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from cnn.figures import (
+    FEW,
+    ROWS,
+    draw_confusion,
+    draw_curve,
+    draw_images,
+    draw_reliability,
+    draw_report,
+    draw_roc,
+    set_style,
+    short,
+)
+from cnn.files import write_json
+
+RIGHT, WRONG = "black", "#b3431b"
+
+
+class Results(NamedTuple):
+    """What the pictures are drawn from.
+
+    images : float32 (n, h, w, c) in [0, 1]; labels, predicted : int64 (n,); confidence : (n,).
+    classes : k names.
+    history : a row per epoch; tables : those of `cnn.statistics.evaluate`.
+    samples, mistakes : how many images are shown.
+    """
+
+    images: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    confidence: NDArray[np.float32]
+    classes: list[str]
+    history: pd.DataFrame
+    tables: dict[str, pd.DataFrame]
+    samples: int
+    mistakes: int
+
+    def worst(self) -> NDArray[np.int64]:
+        """Return the indices of the most confident mistakes, the most confident first."""
+        wrong = np.flatnonzero(self.predicted != self.labels)
+        # Stable, so that images of equal confidence keep their order.
+        return wrong[np.argsort(-self.confidence[wrong], kind="stable")][: self.mistakes]
+
+
+def _learning_curves(figure: Figure, results: Results) -> None:
+    for ax, metric in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
+        draw_curve(results.history, metric, ax)
+
+
+def _samples(figure: Figure, results: Results) -> None:
+    pairs = list(zip(results.predicted, results.labels, strict=True))[: results.samples]
+    names = [short(name) for name in results.classes]
+    between = ", " if max(map(len, names)) <= 2 else "\n"
+    draw_images(
+        results.images[: results.samples],
+        [f"predicted {names[p]}{between}true {names[a]}" for p, a in pairs],
+        [RIGHT if p == a else WRONG for p, a in pairs],
+        figure,
+        columns=5,
+    )
+
+
+def _report(figure: Figure, results: Results) -> None:
+    draw_report(results.tables["per_class"], figure.subplots())
+
+
+def _confusion(figure: Figure, results: Results) -> None:
+    draw_confusion(results.tables["confusion"], figure.subplots())
+
+
+def _roc(figure: Figure, results: Results) -> None:
+    draw_roc(results.tables["roc"], figure.subplots())
+
+
+def _mistakes(figure: Figure, results: Results) -> None:
+    worst = results.worst()
+    names = [short(name) for name in results.classes]
+    captions = [
+        (names[results.labels[i]], names[results.predicted[i]], results.confidence[i])
+        for i in worst
+    ]
+    after = " " if max(map(len, names)) <= 2 else "\n"
+    draw_images(
+        results.images[worst],
+        [f"{actual}{after}read as {read}, {share:.1%}" for actual, read, share in captions],
+        [WRONG] * len(worst),
+        figure,
+        columns=6 if after == " " else 4,
+    )
+    n = int((results.predicted != results.labels).sum())
+    figure.suptitle(f"The {len(worst)} most confident of {n} mistakes", fontweight="bold")
+
+
+def _reliability(figure: Figure, results: Results) -> None:
+    axes = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    draw_reliability(results.tables["reliability"], tuple(axes))
+
+
+class Picture(NamedTuple):
+    """A picture: its height in inches, given what is drawn; the function; its caption."""
+
+    height: Callable[[Results], float]
+    draw: Callable[[Figure, Results], None]
+    caption: str
+
+
+def _gallery(n: int, columns: int, row: float) -> float:
+    return row * max(1, -(-n // columns)) + 0.4
+
+
+def _named(results: Results) -> bool:
+    return max(map(len, results.classes)) > 2
+
+
+PICTURES = {
+    "learning_curves": Picture(
+        lambda results: 4,
+        _learning_curves,
+        "Learning curves. Training is the mean over an epoch while the weights still change, "
+        "validation is measured after it: early on, validation may look better.",
+    ),
+    "samples": Picture(
+        lambda results: _gallery(results.samples, 5, 2.2),
+        _samples,
+        "The first test images, with what was read and what they are.",
+    ),
+    "report": Picture(
+        lambda results: (
+            3 if len(results.classes) <= FEW else 1 + 0.3 * min(ROWS, len(results.classes))
+        ),
+        _report,
+        "Precision: of the images read as a class, the share that is it. Recall: of a class's "
+        "images, the share that was read as it. F1: their harmonic mean. The dark cells are the "
+        "weak ones; mind the scale.",
+    ),
+    "confusion": Picture(
+        lambda results: 8 if len(results.classes) <= 40 else 10,
+        _confusion,
+        "Rows are what the image shows, columns what was read. The colour is the share of the row, "
+        "stretched so that one mistake in a thousand shows.",
+    ),
+    "roc": Picture(
+        lambda results: 6,
+        _roc,
+        "Each class against the rest, in the corner where the curves differ: how many of its "
+        "images are found (upwards) at the price of how many others taken for it (to the right).",
+    ),
+    "mistakes": Picture(
+        lambda results: _gallery(
+            len(results.worst()), *((4, 2.6) if _named(results) else (6, 1.9))
+        ),
+        _mistakes,
+        "The mistakes of which the model was most sure.",
+    ),
+    "reliability": Picture(
+        lambda results: 7,
+        _reliability,
+        "Of the images read with a confidence, how many are right: on the diagonal the confidence "
+        "can be taken at its word. Below, how many images that is.",
+    ),
+}
+
+
+def draw_all(folder: Path, results: Results) -> None:
+    """Write a PNG for each of PICTURES into `folder`, and captions.json."""
+    set_style()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, picture in PICTURES.items():
+        figure = plt.figure(figsize=(10, picture.height(results)))
+        picture.draw(figure, results)
+        # Without the entry that names matplotlib's version.
+        figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+        plt.close(figure)
+    write_json(folder / "captions.json", {name: each.caption for name, each in PICTURES.items()})

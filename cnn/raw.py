@@ -1,0 +1,167 @@
+"""Read the images that `prepare` is given: an npz, or a folder with a folder per class.
+
+An npz has x_train and y_train and may have x_test, y_test and classes. A folder has a folder of
+pictures per class, or train/ and test/ above such folders.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cnn.data import CLASSES, PARTS, Raw, problem_of_classes, problem_of_shape, read_arrays
+from cnn.errors import UserError
+from cnn.folders import read_folder
+from cnn.pictures import to_pixels
+from cnn.published import ARRAYS, recognize
+
+
+def read(path: Path, size: int | None, channels: int | None) -> Raw:
+    """Return the labelled images in an npz or a folder, checked.
+
+    Parameters
+    ----------
+    size : pixels, to which each image is resized; None keeps them.
+    channels : 1 for grey, 3 for colour; None for what the images are.
+
+    Raises
+    ------
+    UserError
+        Names the file, the folder or the array, what is wrong with it and what to do.
+    """
+    try:
+        raw = read_folder(path, size, channels) if path.is_dir() else read_npz(path, size, channels)
+    except UserError as error:
+        message = str(error)
+        raise UserError(
+            message if message.startswith(str(path)) else f"{path}: {message}"
+        ) from None
+    if problem := problem_of_classes(raw.classes):
+        raise UserError(f"{path}: {problem}")
+    if problem := problem_of_shape(raw.x_train.shape[1:]):
+        raise UserError(f"{path}: {problem}; prepare.size resizes, prepare.channels converts")
+    for part, labels in zip(PARTS, (raw.y_train, raw.y_test), strict=True):
+        absent = [] if labels is None else np.setdiff1d(np.arange(len(raw.classes)), labels)
+        if len(absent):
+            names = ", ".join(raw.classes[label] for label in absent[:5])
+            raise UserError(f"{path}: no {part} image of class {names}; each class needs one")
+    return raw
+
+
+def read_npz(path: Path, size: int | None, channels: int | None) -> Raw:
+    """Return the arrays of an npz in the form of `Raw`; the published data sets get their names."""
+    with_test = len(_present(path, ARRAYS[2:])) == 2
+    arrays = dict(zip(ARRAYS, read_arrays(path, ARRAYS if with_test else ARRAYS[:2]), strict=False))
+    published = recognize(arrays)
+    if published:
+        classes = list(published.classes)
+    elif _present(path, ("classes",)):
+        classes = [str(name) for name in read_arrays(path, ("classes",))[0].ravel()]
+    else:
+        classes = []
+    notes: list[str] = []
+    images, labels = {}, {}
+    for part in PARTS if with_test else PARTS[:1]:
+        x, y = f"x_{part}", f"y_{part}"
+        images[part] = _pixels(x, arrays[x], size, channels, notes, strange=published is None)
+        labels[part] = _labels(y, arrays[y], classes)
+        if len(images[part]) != len(labels[part]):
+            raise UserError(f"{x} has {len(arrays[x])} images, {y} {len(arrays[y])} labels")
+    if not classes:
+        classes = [str(label) for label in range(int(labels["train"].max(initial=-1)) + 1)]
+    if with_test:
+        _same_shape("x_test", images["test"], "x_train", images["train"])
+        beyond = labels["test"].max(initial=0)
+        if beyond >= len(classes):
+            raise UserError(f"y_test holds the label {beyond}, which y_train does not")
+    return Raw(
+        images["train"],
+        labels["train"],
+        images.get("test"),
+        labels.get("test"),
+        classes,
+        notes,
+        published,
+    )
+
+
+def _present(path: Path, names: tuple[str, ...]) -> list[str]:
+    """Return which of `names` an npz holds; none where it cannot be read, which is said later."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return [name for name in names if name in arrays]
+    except Exception:  # read_arrays says what is wrong
+        return []
+
+
+def _labels(name: str, labels: np.ndarray, classes: list[str]) -> NDArray[np.int64]:
+    """Return labels (n,) or (n, 1) as int64 (n,), if they count the classes from 0 without gaps."""
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise UserError(
+            f"{name} is {labels.dtype} {labels.shape}; expected whole numbers (n,), "
+            f"as {name}.astype('int64') makes them"
+        )
+    labels = labels.astype(np.int64)
+    found = np.unique(labels)
+    if not len(found):
+        raise UserError(f"{name} has no labels")
+    if len(classes):
+        if found[0] < 0 or found[-1] >= len(classes):
+            raise UserError(
+                f"{name} holds labels from {found[0]} to {found[-1]}; "
+                f"{len(classes)} classes are counted from 0 to {len(classes) - 1}"
+            )
+    elif name == "y_train":
+        if found[0] != 0:
+            raise UserError(f"{name} starts at {found[0]}; labels count the classes from 0")
+        if found[-1] >= CLASSES[1]:
+            raise UserError(f"{name} has labels up to {found[-1]}; at most {CLASSES[1]} classes")
+        gaps = np.setdiff1d(np.arange(found[-1] + 1), found)
+        if len(gaps):
+            raise UserError(f"{name} has no image of label {gaps[0]}; labels count without gaps")
+    return labels
+
+
+def _pixels(
+    name: str, images: np.ndarray, size: int | None, channels: int | None, notes: list[str],
+    *, strange: bool,
+) -> NDArray:  # fmt: skip
+    """Return images (n, h, w) or (n, h, w, c) as `Raw` has them; what is odd becomes a note."""
+    if images.ndim not in (3, 4) or not (images.dtype == np.uint8 or images.dtype.kind == "f"):
+        raise UserError(
+            f"{name} is {images.dtype} {images.shape}; "
+            "expected uint8 or float (n, h, w) or (n, h, w, channels)"
+        )
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    if not images.size:
+        raise UserError(f"{name} has no images")
+    low, high = images.min(), images.max()
+    if images.dtype != np.uint8:
+        if not (low >= 0 and high <= 1):
+            raise UserError(
+                f"{name} has floats from {low:g} to {high:g}; expected floats in [0, 1], or uint8"
+            )
+        images = images.astype(np.float32)
+    elif high <= 1:
+        images = images.astype(np.float32)
+    if strange and images.dtype == np.float32:
+        notes.append(f"{name} lies in [0, 1] already and is taken as it is")
+    if strange and images.mean() > 0.5 * (1 if images.dtype == np.float32 else 255):
+        notes.append(f"{name} is dark on light on the whole; the moves of training fill with black")
+    if size is not None or channels not in (None, images.shape[3]):
+        if images.dtype != np.uint8:
+            raise UserError(f"{name} is of floats; prepare.size and prepare.channels need uint8")
+        if images.shape[3] not in (1, 3):
+            raise UserError(f"{name} has {images.shape[3]} channels; 1 or 3 are possible")
+        squeezed = images[..., 0] if images.shape[3] == 1 else images
+        images = np.stack([to_pixels(Image.fromarray(each), size, channels) for each in squeezed])
+    return images
+
+
+def _same_shape(name: str, images: NDArray, other: str, others: NDArray) -> None:
+    if images.shape[1:] != others.shape[1:]:
+        raise UserError(f"{name} has images of {images.shape[1:]}, {other} of {others.shape[1:]}")

@@ -1,0 +1,218 @@
+"""Start TensorFlow so that the same inputs give the same bytes, and say what the bytes depend on.
+
+What the surroundings could change is fixed here before TensorFlow is imported: switches in the
+environment, Keras' configuration file, threads, seeds, the choice of non-deterministic kernels.
+`follow_parent` is for a process beside the main one.
+"""
+
+import os
+import platform
+import signal
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.metadata import version
+from multiprocessing import parent_process
+from pathlib import Path
+from threading import Event, Thread
+
+from cnn.errors import INTERRUPTED, INTERRUPTED_LINE
+
+# Switches of TensorFlow and the libraries below it: with one of them set, a run would give other
+# numbers than the one on record.
+SWITCHES = ("TF_", "XLA_", "ONEDNN_", "DNNL_", "KERAS_", "OMP_", "KMP_", "MKL_", "CUDA_VISIBLE")
+# What stays all the same. ONEDNN_MAX_CPU_ISA makes this CPU compute as a lesser one, which is how
+# the tolerance for other CPUs is measured; it is recorded. KERAS_HOME is a place, TF_CPP_ sets how
+# much is logged. TF_CLI_ and TF_VAR_ are Terraform's.
+HONOURED = ("ONEDNN_MAX_CPU_ISA", "KERAS_HOME", "TF_CPP_", "TF_CLI_", "TF_VAR_")
+
+OURS = {"KERAS_BACKEND": "tensorflow"}
+
+# Keras imports these where they are installed, for wrappers and pictures that no stage uses.
+# Without them TensorFlow and Keras start in 3.1 s of CPU time instead of 4.9 s.
+OPTIONAL = ("matplotlib", "pandas", "PIL", "scipy", "sklearn")
+
+# The CPU features that choose between oneDNN's kernels, from the least to the greatest.
+CPU_FEATURES = (
+    "sse4_1",
+    "avx",
+    "avx2",
+    "fma",
+    "avx_vnni",
+    "avx512f",
+    "avx512bw",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_int8",
+    "amx_bf16",
+    "asimd",
+    "bf16",
+    "sve",
+)
+GRACE = 0.3  # seconds that the main thread has to end by itself after Ctrl-C
+BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
+
+
+class _Late:
+    """A module that is imported when it is first used.
+
+    So the library's modules name TensorFlow and Keras as if they had imported them, and yet a bad
+    parameter is refused before the import, and `start_tensorflow` sets first what must be set.
+    """
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> object:
+        return getattr(import_module(self._name), attribute)
+
+
+tf, keras = _Late("tensorflow"), _Late("keras")
+
+
+def start_tensorflow(seed: int, threads: int, precision: str = "float32") -> None:
+    """Import TensorFlow in a known state, with every source of chance seeded or forbidden.
+
+    Parameters
+    ----------
+    seed : Python's, numpy's and TensorFlow's.
+    threads : of one operation, and between operations. Sums are split among them, so the result
+        depends on it, but not on the number of cores that serve them.
+    precision : Keras' dtype policy, "float32" or "mixed_bfloat16".
+    """
+    for name in sorted(os.environ):
+        ours = os.environ[name] == OURS.get(name)
+        if ours or not name.startswith(SWITCHES) or name.startswith(HONOURED):
+            continue
+        print(
+            f"warning: {name}={os.environ.pop(name)} is ignored: the pipeline sets its own",
+            file=sys.stderr,
+        )
+    os.environ |= OURS
+    with silence(), _hidden(OPTIONAL):
+        import_module("keras")
+        tf.config.list_physical_devices()
+
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_dtype_policy(precision)
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+
+
+def follow_parent() -> None:
+    """End this process when the one that started it has ended, in whatever way."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is sent to both; the parent speaks
+    Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
+
+
+@contextmanager
+def ending_promptly() -> Iterator[None]:
+    """End the process soon after Ctrl-C, though the main thread is deep in TensorFlow.
+
+    Python's handler waits until the main thread is back in Python: a whole epoch. The C code that
+    takes the signal writes to a pipe at once, and another thread reads it. What is inside must have
+    nothing to clean up.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    previous = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    left = Event()
+
+    def watch() -> None:
+        while signal.SIGINT not in (taken := os.read(reading, 1)):
+            if not taken:
+                return
+        if not left.wait(GRACE):
+            print(INTERRUPTED_LINE, file=sys.stderr, flush=True)
+            os._exit(INTERRUPTED)
+
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        left.set()
+        signal.set_wakeup_fd(previous)
+        os.close(writing)
+        watcher.join()
+        os.close(reading)
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Send what C code writes to standard error nowhere.
+
+    No setting keeps TensorFlow's start-up notes off the terminal, or libtiff's complaints.
+    """
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+
+
+@contextmanager
+def _hidden(names: tuple[str, ...]) -> Iterator[None]:
+    """Let `import` fail for these modules, unless they are imported already."""
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # None is how Python marks a module as not there
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+
+
+def warn_of_slow_bfloat16(precision: str) -> None:
+    """Say in one line that this CPU has no bfloat16 arithmetic, if it is asked for."""
+    features = _cpu()["instruction set"].split()
+    known = features != ["unknown"]
+    if precision == "mixed_bfloat16" and known and not BFLOAT16.intersection(features):
+        print(
+            "warning: this CPU has no bfloat16 arithmetic (no avx512_bf16, amx_bf16 or bf16): "
+            "train.precision mixed_bfloat16 is slower here than float32",
+            file=sys.stderr,
+        )
+
+
+def environment(threads: int, precision: str) -> dict[str, str]:
+    """Return {name: value} of what the bytes depend on beside the files that dvc.lock records."""
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("tensorflow", "keras", "numpy")},
+        "zlib": zlib.ZLIB_RUNTIME_VERSION,
+        "system": f"{platform.system()} {platform.machine()}",
+        **_cpu(),
+        "instruction set cap": os.environ.get("ONEDNN_MAX_CPU_ISA", "none"),
+        "threads": str(threads),
+        "precision": precision,
+    }
+
+
+def _cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
+    """Return the CPU's type and its features that matter, as Linux tells them."""
+    try:
+        first = cpuinfo.read_text(encoding="utf-8").split("\n\n")[0]
+    except OSError:
+        return {"cpu": platform.processor() or "unknown", "instruction set": "unknown"}
+    told = {
+        key.strip(): value.strip()
+        for key, _, value in (line.partition(":") for line in first.splitlines())
+    }
+    features = set(told.get("flags", told.get("Features", "")).split())
+    kind = [told.get(key, "") for key in ("vendor_id", "cpu family", "model")]
+    return {
+        "cpu": " ".join(kind).strip() or platform.machine(),
+        "instruction set": " ".join(name for name in CPU_FEATURES if name in features),
+    }

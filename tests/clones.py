@@ -1,0 +1,108 @@
+"""A clone of this project as Git has it, with the real `dvc`, a home of its own and small data."""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from cnn.published import ARRAYS, PUBLISHED, to_idx
+
+ROOT = Path(__file__).parent.parent
+
+
+def environment(clone: Path) -> dict[str, str]:
+    """Return the environment of a user whose home lies beside the clone and who has the data."""
+    home = clone.parent / "home"
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("DVC_", "GIT_", "KERAS_", "XDG_", "PYTEST_", "TF_", "KMP_"))
+    }
+    return kept | {
+        "HOME": str(home),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "MNIST_DIR": str(home / "mnist"),
+        "DVC_SITE_CACHE_DIR": str(home / "dvc"),
+        "DVC_NO_ANALYTICS": "1",
+    }
+
+
+def attempt(clone: Path, *command: str) -> subprocess.CompletedProcess:
+    """Run a command in the clone, whatever becomes of it."""
+    return subprocess.run(
+        command, cwd=clone, env=environment(clone), capture_output=True, text=True
+    )
+
+
+def run(clone: Path, *command: str) -> str:
+    """Run a command that must succeed; return what it printed."""
+    done = attempt(clone, *command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def dvc(clone: Path, *arguments: str) -> str:
+    return run(clone, sys.executable, "-m", "dvc", *arguments)
+
+
+def git(clone: Path, *arguments: str) -> str:
+    return run(clone, "git", *arguments)
+
+
+def commit(clone: Path, message: str) -> None:
+    git(clone, "add", ".")
+    git(clone, "commit", "--quiet", f"--message={message}")
+
+
+def repro(clone: Path) -> list[str]:
+    """Run `dvc repro`; return the stages that ran."""
+    return re.findall(r"^Running stage '(\w+)'", dvc(clone, "repro"), re.MULTILINE)
+
+
+def set_params(clone: Path, params: dict) -> None:
+    (clone / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+
+
+def hashes(clone: Path) -> dict[str, str]:
+    """Return {path: MD5} of every output in dvc.lock."""
+    lock = yaml.safe_load((clone / "dvc.lock").read_text(encoding="utf-8"))
+    return {
+        output["path"]: output["md5"]
+        for stage in lock["stages"].values()
+        for output in stage["outs"]
+    }
+
+
+def make(clone: Path, params: dict, raw: dict[str, np.ndarray]) -> Path:
+    """Make a clone with other parameters, in which `raw` is the published MNIST.
+
+    Only the hashes of the published data are changed in the code of the clone.
+    """
+    mnist = clone.parent / "home" / "mnist"
+    mnist.mkdir(parents=True, exist_ok=True)
+    np.savez(mnist / "mnist.npz", **raw)
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.split("\0")
+    for name in filter(None, listed):
+        if name.startswith(("tests/", "reports/")) or name == "dvc.lock":
+            continue
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, clone / name)
+    source = clone / "cnn" / "published.py"
+    text = source.read_text(encoding="utf-8")
+    for name, published in zip(ARRAYS, PUBLISHED["mnist"].sha256, strict=True):
+        text = text.replace(published, hashlib.sha256(to_idx(raw[name])).hexdigest())
+    source.write_text(text, encoding="utf-8")
+    set_params(clone, params)
+    git(clone, "init", "--quiet", "--initial-branch=main")
+    git(clone, "config", "user.name", "test")
+    git(clone, "config", "user.email", "test@localhost")
+    commit(clone, "first")
+    return clone

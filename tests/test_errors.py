@@ -1,0 +1,58 @@
+"""How a program ends: what the user can mend is one line, a bug keeps its traceback."""
+
+import pytest
+
+from cnn.errors import UserError, brief, run
+
+
+def test_what_the_user_can_mend_is_one_line_and_exit_code_1(capsys):
+    def refuse():
+        raise UserError("params.yaml: is wrong")
+
+    assert run(refuse) == 1
+    assert capsys.readouterr() == ("", "error: params.yaml: is wrong\n")
+
+
+def test_ctrl_c_is_one_line_and_exit_code_130(capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    assert run(interrupted) == 130
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert errors.startswith("interrupted: ")
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("bug", [ZeroDivisionError, KeyError, ValueError, OSError, SystemExit])
+def test_a_bug_keeps_its_traceback(bug):
+    def broken():
+        raise bug
+
+    with pytest.raises(bug) as caught:
+        run(broken)
+    assert caught.traceback[-1].name == "broken"
+
+
+@pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (3, 3)])
+def test_the_exit_code_is_what_main_returns(returned, code):
+    assert run(lambda: returned) == code
+
+
+@pytest.mark.parametrize("value", ["text", 5, None, [1, 2], {"a": 1}, "x" * 58])
+def test_what_is_short_is_shown_whole(value):
+    assert brief(value) == repr(value)
+
+
+@pytest.mark.parametrize("value", ["x" * 59, list(range(100_000)), "a\n" * 1000])
+def test_what_is_long_is_cut_in_its_middle_and_stays_on_one_line(value):
+    text = brief(value)
+
+    assert len(text) == 65
+    assert text.startswith(repr(value)[:30] + " ... ")
+    assert text.endswith(repr(value)[-30:])
+    assert "\n" not in text
+
+
+def test_how_much_is_shown_can_be_chosen():
+    assert brief("abcdefgh", most=4) == "'a ... h'"

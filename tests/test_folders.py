@@ -1,0 +1,199 @@
+"""A folder of pictures is read, or refused in one line that names the file or class."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnn.folders import read_folder
+from cnn.raw import read
+
+
+def picture(path, value=60, size=(12, 10), mode="RGB", **options) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (value, value // 2, 0)).convert(mode).save(path, **options)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two pictures of each of two classes: 12 x 10 pixels, in colour."""
+    for name in ("größer als", "kleiner"):
+        for number in range(2):
+            picture(tmp_path / "mine" / name / f"{number}.png", 60 + number)
+    return tmp_path / "mine"
+
+
+def test_each_subfolder_is_a_class(folder):
+    raw = read(folder, None, None)
+
+    assert raw.classes == ["größer als", "kleiner"]
+    assert raw.x_train.shape == (4, 10, 12, 3)
+    np.testing.assert_array_equal(raw.y_train, [0, 0, 1, 1])
+    np.testing.assert_array_equal(raw.x_train[1, 0, 0], [61, 30, 0])
+    assert (raw.x_test, raw.notes, raw.published) == (None, [], None)
+
+
+def test_train_and_test_may_stand_above(folder, tmp_path):
+    (tmp_path / "both").mkdir()
+    folder.rename(tmp_path / "both" / "train")
+    for name in ("größer als", "kleiner"):
+        picture(tmp_path / "both" / "test" / name / "0.jpg")
+
+    raw = read(tmp_path / "both", None, None)
+
+    assert (len(raw.x_train), len(raw.x_test)) == (4, 2)
+    np.testing.assert_array_equal(raw.y_test, [0, 1])
+
+
+def test_the_order_is_that_of_the_names_and_hidden_files_are_none(folder):
+    picture(folder / "kleiner" / "10.png", 90)
+    (folder / "kleiner" / ".DS_Store").write_text("")
+    (folder / ".git").mkdir()
+
+    raw = read(folder, None, None)
+
+    assert raw.classes == ["größer als", "kleiner"]
+    assert raw.x_train[2:, 0, 0, 0].tolist() == [60, 61, 90]  # 0.png, 1.png, 10.png
+
+
+def test_channels_and_size_bring_what_differs_together(folder):
+    picture(folder / "kleiner" / "grey.png", mode="L")
+    picture(folder / "kleiner" / "large.png", size=(100, 80))
+
+    raw = read(folder, 16, 1)
+
+    assert raw.x_train.shape == (6, 16, 16, 1)
+
+
+def test_a_text_beside_the_pictures_is_a_note(folder):
+    (folder / "kleiner" / "notes.txt").write_text("mine")
+
+    raw = read(folder, None, None)
+
+    assert raw.notes == [f"{folder / 'kleiner'}: 1 no pictures by name, left out: notes.txt"]
+
+
+def test_light_pictures_are_a_note(folder):
+    for file in folder.rglob("*.png"):
+        Image.new("RGB", (12, 10), "white").save(file)
+
+    assert read(folder, None, None).notes[0].startswith("the pictures are light on the whole")
+
+
+def empty(folder):
+    (folder / "nothing").mkdir()
+    return "nothing: no pictures in this class"
+
+
+def one_class(folder):
+    for file in (folder / "kleiner").iterdir():
+        file.unlink()
+    (folder / "kleiner").rmdir()
+    return "1 classes (['größer als']); 2 to 100 are possible"
+
+
+def damaged(folder):
+    file = folder / "kleiner" / "1.png"
+    file.write_bytes(file.read_bytes()[:45])
+    return f"{file}: damaged image"
+
+
+def nothing_in_it(folder):
+    file = folder / "kleiner" / "1.png"
+    file.write_bytes(b"")
+    return f"{file}: the file is empty"
+
+
+def text(folder):
+    file = folder / "kleiner" / "1.png"
+    file.write_text("no picture")
+    return f"{file}: not an image of a kind that is read"
+
+
+def of_another_size(folder):
+    picture(folder / "kleiner" / "1.png", size=(13, 10))
+    return "1.png: is 13x10 pixels, "
+
+
+def of_another_mode(folder):
+    picture(folder / "kleiner" / "1.png", mode="L")
+    return "1.png: is grey, "
+
+
+def moving(folder):
+    frames = [Image.new("L", (12, 10), value) for value in (10, 200)]
+    frames[0].save(folder / "kleiner" / "1.gif", save_all=True, append_images=frames[1:])
+    return "1.gif: has several frames"
+
+
+def of_floats(folder):
+    Image.fromarray(np.ones((10, 12), np.float32)).save(folder / "kleiner" / "1.tiff")
+    return "1.tiff: has pixels of mode F; save it in 8 bits"
+
+
+def too_small(folder):
+    for file in folder.rglob("*.png"):
+        picture(file, size=(5, 10))
+    return "images are 10 x 5 pixels; sides may have 8 to 256; prepare.size resizes"
+
+
+def names_that_differ_by_case(folder):
+    picture(folder / "Kleiner" / "1.png")
+    return "classes 'Kleiner' and 'kleiner' differ by case at most"
+
+
+def many(folder):
+    for number in range(99):
+        picture(folder / f"c{number}" / "1.png")
+    return "101 classes"
+
+
+def a_third_part(folder):
+    picture(folder / "train" / "a" / "1.png")
+    picture(folder / "val" / "a" / "1.png")
+    return "'größer als' stands beside train/; only train/ and test/ may"
+
+
+def only_a_test(folder):
+    for file in list(folder.iterdir()):
+        file.rename(folder.parent / file.name)
+    picture(folder / "test" / "a" / "1.png")
+    return "has test/ but no train/"
+
+
+def a_class_that_is_new_in_the_test(folder):
+    for file in list(folder.iterdir()):
+        target = folder / "train" / file.name
+        target.parent.mkdir(exist_ok=True)
+        file.rename(target)
+    picture(folder / "test" / "other" / "1.png")
+    return "other: this class is not in training"
+
+
+def a_class_without_test_pictures(folder):
+    for file in list(folder.iterdir()):
+        target = folder / "train" / file.name
+        target.parent.mkdir(exist_ok=True)
+        file.rename(target)
+    picture(folder / "test" / "kleiner" / "1.png")
+    return "größer als: no pictures in this class"
+
+
+BAD = [
+    empty, one_class, damaged, nothing_in_it, text, of_another_size, of_another_mode, moving,
+    of_floats, too_small, names_that_differ_by_case, many, a_third_part, only_a_test,
+    a_class_that_is_new_in_the_test, a_class_without_test_pictures,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spoil", BAD, ids=lambda spoil: spoil.__name__)
+def test_what_cannot_be_used_is_one_line(folder, refusal, spoil):
+    reason = spoil(folder)
+
+    message = refusal(read, folder, None, None)
+
+    assert message.startswith(str(folder))
+    assert reason in message
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path, refusal):
+    assert refusal(read_folder, tmp_path / "none", None, None).startswith(f"{tmp_path / 'none'}: ")

@@ -1,0 +1,267 @@
+"""All pictures of a model, from 2 to 100 classes: the same bytes everywhere, nothing cut off."""
+
+import json
+import os
+import pickle
+import string
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from cnn import gallery, statistics
+from cnn.figures import DPI
+
+ROOT = Path(__file__).parent.parent
+HISTORY = pd.DataFrame(
+    {
+        "epoch": [1, 2, 3],
+        "accuracy": [0.8, 0.9, 0.95],
+        "loss": [0.6, 0.3, 0.1],
+        "validation_accuracy": [0.85, 0.91, 0.94],
+        "validation_loss": [0.5, 0.25, 0.12],
+    }
+)
+# As short as can be, as long as can be, letters, and a hundred of some length.
+NAMES = {
+    2: ["0", "1"],
+    10: [f"An old steam locomotive of the Great Western Railway, no. {n}" for n in range(10)],
+    26: list(string.ascii_uppercase),
+    100: [f"the big road sign no. {n:02}" for n in range(100)],
+}
+
+
+def results_of(names: list[str], channels: int, n: int = 400, wrong: float = 0.1, **settings):
+    """Return what is drawn of n images of noise, of which a share is read wrongly."""
+    k, rng = len(names), np.random.default_rng(1)
+    labels = np.arange(n) % k
+    read = np.where(rng.random(n) < wrong, (labels + 1 + rng.integers(0, k - 1, n)) % k, labels)
+    probabilities = np.full((n, k), 0.01, np.float32)
+    probabilities[np.arange(n), read] = rng.uniform(1, 50, n)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    return gallery.Results(
+        rng.random((n, 8, 12, channels), np.float32),
+        labels,
+        read,
+        probabilities.max(axis=1),
+        names,
+        HISTORY,
+        statistics.evaluate(labels, probabilities, names, bins=5)[1],
+        **({"samples": 7, "mistakes": 6} | settings),
+    )
+
+
+def draw(folder: Path, results: gallery.Results) -> dict[str, Figure]:
+    """Call draw_all; return {name: figure} as they were saved."""
+    found = {}
+    save = Figure.savefig
+
+    def keep(figure, path, **kwargs):
+        save(figure, path, **kwargs)
+        found[path.stem] = figure
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", keep)
+        gallery.draw_all(folder, results)
+    return found
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """Return the folder, the figures and what was drawn of k classes; each is drawn once."""
+    found = {}
+
+    def call(k: int) -> tuple[Path, dict[str, Figure], gallery.Results]:
+        if k not in found:
+            folder = tmp_path_factory.mktemp(f"of {k}")
+            results = results_of(NAMES[k], channels=3 if k == 100 else 1)
+            found[k] = folder, draw(folder, results), results
+        return found[k]
+
+    return call
+
+
+def titles(figure: Figure) -> list[str]:
+    return [ax.get_title() for ax in figure.axes if ax.get_title()]
+
+
+@pytest.mark.parametrize("k", NAMES)
+def test_every_picture_is_as_wide_as_a_readme(drawn, k):
+    folder, figures, _ = drawn(k)
+
+    assert list(figures) == list(gallery.PICTURES)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        ["captions.json", *(f"{name}.png" for name in gallery.PICTURES)]
+    )
+    for name in figures:
+        with Image.open(folder / f"{name}.png") as image:
+            assert image.width == 1000, name
+            assert 200 <= image.height <= 1300, name
+            assert "Software" not in image.info
+
+
+@pytest.mark.parametrize("k", NAMES)
+def test_nothing_is_cut_off(drawn, k):
+    for name, figure in drawn(k)[1].items():
+        width, height = figure.canvas.get_width_height()
+        for ax in figure.axes:
+            box = ax.get_tightbbox()
+            assert -1 <= box.x0 <= box.x1 <= width + 1, name
+            assert -1 <= box.y0 <= box.y1 <= height + 1, name
+
+
+@pytest.mark.parametrize("k", NAMES)
+def test_no_caption_of_an_image_runs_into_another(drawn, k):
+    for name in ("samples", "mistakes"):
+        figure = drawn(k)[1][name]
+        boxes = [ax.title.get_window_extent() for ax in figure.axes if ax.get_title()]
+        assert len(boxes) >= 6
+        for number, box in enumerate(boxes):
+            assert not any(box.overlaps(other) for other in boxes[number + 1 :]), name
+
+
+@pytest.mark.parametrize("k", NAMES)
+def test_no_name_of_a_class_runs_into_another(drawn, k):
+    for name in ("report", "confusion"):
+        ax = drawn(k)[1][name].axes[0]
+        for labels, across in ((ax.get_xticklabels(), 0), (ax.get_yticklabels(), 1)):
+            one, other = (ax.transData.transform((i, i))[across] for i in (0, 1))
+            angle = labels[0].get_rotation()
+            if across == 0 and angle == 0:
+                boxes = [label.get_window_extent() for label in labels]
+                for left, right in zip(boxes, boxes[1:], strict=False):
+                    assert not left.overlaps(right), name
+            else:  # the lines of text lie side by side, as far apart as the cells
+                lines = np.sin(np.radians(angle or 90)) * abs(other - one)
+                assert lines >= labels[0].get_fontsize() * DPI / 72, name
+
+
+@pytest.mark.parametrize("k", NAMES)
+def test_a_name_that_leans_ends_at_its_column(drawn, k):
+    for name in ("report", "confusion"):
+        for label in drawn(k)[1][name].axes[0].get_xticklabels():
+            if 0 < label.get_rotation() < 90:
+                assert (label.get_ha(), label.get_rotation_mode()) == ("right", "anchor"), name
+
+
+@pytest.mark.parametrize("k", NAMES)
+def test_all_classes_are_named_beside_the_confusion_matrix(drawn, k):
+    ax = drawn(k)[1]["confusion"].axes[0]
+
+    for axis in (ax.xaxis, ax.yaxis):
+        labels = [label.get_text() for label in axis.get_ticklabels()]
+        assert len(set(labels)) == len(labels) == k
+        assert max(map(len, labels)) <= 14
+
+
+@pytest.mark.parametrize("k", NAMES)
+def test_the_captions_are_those_of_the_pictures_in_their_order(drawn, k):
+    text = (drawn(k)[0] / "captions.json").read_text(encoding="utf-8")
+    pairs = json.loads(text, object_pairs_hook=list)
+
+    assert pairs == [(name, picture.caption) for name, picture in gallery.PICTURES.items()]
+
+
+def test_the_samples_are_the_first_images_with_predicted_and_true_class(drawn):
+    _, figures, results = drawn(2)
+
+    axes = figures["samples"].axes
+
+    pairs = zip(results.predicted[:7], results.labels[:7], strict=True)
+    assert titles(figures["samples"]) == [f"predicted {p}, true {a}" for p, a in pairs]
+    for ax, image in zip(axes[:7], results.images, strict=False):
+        np.testing.assert_array_equal(ax.images[0].get_array(), image[..., 0])
+
+
+def test_images_in_colour_are_drawn_in_colour_under_shortened_names(drawn):
+    _, figures, results = drawn(100)
+
+    for ax, image in zip(figures["samples"].axes[:7], results.images, strict=False):
+        np.testing.assert_array_equal(ax.images[0].get_array(), image)
+    for caption, read in zip(titles(figures["samples"]), results.predicted, strict=False):
+        first, second = caption.split("\n")
+        assert first.startswith("predicted the big")
+        assert first.endswith(f"…o. {read:02}")
+        assert second.startswith("true the big")
+
+
+@pytest.mark.parametrize("k", [2, 100])
+def test_the_mistakes_are_the_most_confident_ones(drawn, k):
+    _, figures, results = drawn(k)
+    wrong = np.flatnonzero(results.predicted != results.labels)
+    worst = sorted(wrong, key=lambda i: -results.confidence[i])[:6]
+
+    for caption, i in zip(titles(figures["mistakes"]), worst, strict=True):
+        actual, read = (results.classes[each[i]] for each in (results.labels, results.predicted))
+        assert caption.startswith(actual[:5])
+        assert caption.endswith(f"{read[-5:]}, {results.confidence[i]:.1%}")
+    assert figures["mistakes"].get_suptitle() == f"The 6 most confident of {len(wrong)} mistakes"
+
+
+def test_mistakes_of_one_confidence_keep_their_order():
+    results = results_of(NAMES[2], 1, n=40, wrong=0.5)
+    wrong = np.flatnonzero(results.predicted != results.labels)
+
+    assert results._replace(confidence=np.ones(40)).worst().tolist() == wrong[:6].tolist()
+
+
+def test_a_model_without_a_mistake_gets_an_empty_picture():
+    figure = plt.figure()
+    results = results_of(NAMES[2], 1, wrong=0)
+
+    gallery.PICTURES["mistakes"].draw(figure, results)
+
+    assert gallery.PICTURES["mistakes"].height(results) > 0
+    assert figure.get_suptitle() == "The 0 most confident of 0 mistakes"
+    assert titles(figure) == []
+    plt.close(figure)
+
+
+def test_no_figure_stays_open(drawn):
+    drawn(2)
+
+    assert plt.get_fignums() == []
+
+
+DRAW = """
+import pickle
+from pathlib import Path
+from cnn import gallery
+
+with open("results.pickle", "rb") as stream:
+    gallery.draw_all(Path.cwd(), gallery.Results(*pickle.load(stream)))
+"""
+ODD = """
+font.size: 30
+font.family: serif
+savefig.dpi: 37
+savefig.bbox: tight
+figure.facecolor: red
+axes.prop_cycle: cycler('color', ['k'])
+lines.linewidth: 9
+image.interpolation: bicubic
+text.usetex: True
+"""
+
+
+def test_no_setting_of_the_user_changes_a_byte(drawn, tmp_path):
+    folder, figures, results = drawn(10)
+    (tmp_path / "results.pickle").write_bytes(pickle.dumps(tuple(results)))
+    (tmp_path / "matplotlibrc").write_text(ODD)
+    odd = {"MATPLOTLIBRC": str(tmp_path), "MPLBACKEND": "svg", "TZ": "Asia/Tokyo"}
+
+    subprocess.run(
+        [sys.executable, "-c", DRAW],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | odd,
+        check=True,
+    )
+
+    for name in figures:
+        assert (tmp_path / f"{name}.png").read_bytes() == (folder / f"{name}.png").read_bytes()

@@ -1,0 +1,64 @@
+"""A recipe is a file of parameters that the stages admit, run by DVC under its name."""
+
+import subprocess
+
+import pytest
+import yaml
+
+from cnn.params import load
+from stages.train import TrainParams
+from tests.clones import ROOT
+from tools import recipe
+
+NAMES = sorted(path.stem for path in recipe.FOLDER.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_parameter_exists_and_differs_from_the_default(params, tmp_path, name):
+    chosen = recipe.load(name)
+    for section, values in chosen.items():
+        assert set(values) <= set(params[section])
+        assert all(params[section][key] != value for key, value in values.items())
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump({"train": params["train"] | chosen.get("train", {})}))
+    load(path, "train", TrainParams)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_says_what_it_is_for_and_why_each_parameter(name):
+    first, cost, *rest = (recipe.FOLDER / f"{name}.yaml").read_text().splitlines()
+    assert first.startswith("# ")
+    assert cost.startswith("# Cost and result: ")
+    assert all("# " in line for line in rest if not line.endswith(":"))
+
+
+def test_make_help_names_each_recipe():
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True).stdout
+    assert all(f"make {name} " in shown for name in NAMES)
+
+
+def test_dvc_is_asked_for_an_experiment_of_that_name(monkeypatch):
+    asked = []
+
+    class Done:
+        returncode = 0
+
+    monkeypatch.setattr(recipe.subprocess, "run", lambda words, **_: asked.append(words) or Done)
+
+    recipe.main(["fashion", "-S", "train.seed=7", "--name", "fashion-7"])
+
+    assert asked[0] == ["dvc", "exp", "remove", "--quiet", "fashion-7"]
+    assert asked[1] == (
+        ["dvc", "exp", "run", "--name", "fashion-7", "-S", "fetch.dataset=fashion_mnist"]
+        + ["-S", "train.seed=7"]
+    )
+
+
+def test_lists_go_without_blanks():
+    assert recipe.settings({"train": {"filters": [24, 48]}}) == ["train.filters=[24,48]"]
+
+
+def test_an_unknown_recipe_is_one_line(refusal):
+    assert refusal(recipe.load, "fats") == (
+        f"recipes/fats.yaml: is missing; there are {', '.join(NAMES)}"
+    )

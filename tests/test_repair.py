@@ -1,0 +1,69 @@
+"""What is damaged is removed wherever the cache is; what is whole stays."""
+
+import os
+
+import pytest
+from dvc.cli import main as dvc
+
+from cnn.data import write_arrays
+from cnn.errors import run
+from tools import repair
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A DVC project whose cache lies elsewhere and is linked into the workspace."""
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    assert dvc(["init", "--quiet", "--no-scm"]) == 0
+    assert dvc(["cache", "dir", "--quiet", str(tmp_path / "shared")]) == 0
+    assert dvc(["config", "cache.type", "symlink"]) == 0
+    (tmp_path / "project/dvc.yaml").write_text(
+        "stages:\n  make:\n    cmd: cp ../made.npz made.npz\n    outs:\n    - made.npz\n"
+    )
+    write_arrays(tmp_path / "made.npz", compressed=False, images=[1, 2, 3])
+    assert dvc(["repro", "--quiet"]) == 0
+    return tmp_path / "project"
+
+
+def damage(path) -> None:
+    target = path.resolve()
+    target.chmod(0o644)
+    content = bytearray(target.read_bytes())
+    content[len(content) // 2] ^= 1
+    target.write_bytes(content)
+    target.chmod(0o444)
+
+
+def test_a_damaged_object_of_a_shared_cache_goes_and_comes_back_right(project, tmp_path, capsys):
+    whole = (project / "made.npz").read_bytes()
+    assert (project / "made.npz").is_symlink()
+    damage(project / "made.npz")
+
+    repair.main([])
+
+    removed = capsys.readouterr().out
+    assert "removed made.npz" in removed
+    assert f"removed {tmp_path / 'shared'}" in removed
+    assert dvc(["repro", "--quiet"]) == 0
+    assert (project / "made.npz").read_bytes() == whole
+    capsys.readouterr()
+    repair.main([])
+    assert capsys.readouterr().out == "nothing is damaged\n"
+
+
+def test_a_file_that_was_changed_by_hand_and_is_whole_stays(project):
+    os.unlink(project / "made.npz")
+    write_arrays(project / "made.npz", compressed=False, images=[4])
+
+    repair.main([])
+
+    assert (project / "made.npz").is_file()
+
+
+def test_outside_of_a_project_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(lambda: repair.main([])) == 1
+    error = capsys.readouterr().err
+    assert "run it beside dvc.yaml" in error
+    assert error.count("\n") == 1

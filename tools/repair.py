@@ -1,0 +1,75 @@
+"""Remove what is damaged, so that `dvc repro` makes it anew.
+
+    python -m tools.repair
+
+Looks at every object in DVC's cache, wherever that is, and removes those whose bytes are not those
+that their name says; DVC itself trusts a read-only object. Then removes each output in dvc.lock
+that fails its own checksums. What was changed by hand and is whole, it leaves alone. Says what it
+removed; `dvc repro` brings it back.
+"""
+
+import argparse
+import hashlib
+import zipfile
+import zlib
+from pathlib import Path
+
+from cnn.errors import UserError, run
+from cnn.params import read_yaml
+
+LOCK = Path("dvc.lock")
+
+
+def md5(path: Path) -> str:
+    """Return the MD5 of a file as DVC records it, 32 hexadecimal digits."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "md5").hexdigest()
+
+
+def damaged_objects(cache: Path) -> list[Path]:
+    """Return the objects of a cache whose MD5 is not their name: files/md5/XX/YYYY..."""
+    objects = sorted((cache / "files" / "md5").glob("[0-9a-f][0-9a-f]/*"))
+    return [path for path in objects if md5(path) != f"{path.parent.name}{path.stem}"]
+
+
+def is_damaged(path: Path) -> bool:
+    """Tell whether a file that should be a zip (npz, keras) is none, or fails its checksums."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is not None
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, RuntimeError, zlib.error):
+        return True
+
+
+def damaged_outputs(lock: Path) -> list[Path]:
+    """Return the outputs in a dvc.lock that are there and fail their own checksums."""
+    document = read_yaml(lock) if lock.is_file() else {}
+    paths = [
+        Path(output["path"])
+        for stage in document.get("stages", {}).values()
+        for output in stage.get("outs", [])
+    ]
+    zips = [path for path in paths if path.suffix in (".npz", ".keras")]
+    return [path for path in zips if path.is_file() and is_damaged(path)]
+
+
+def main(argv: list[str] | None = None) -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args(argv)
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo() as repo:
+            cache = Path(repo.cache.local.path).parent.parent
+    except DvcException as error:
+        raise UserError(f"{' '.join(str(error).split())}; run it beside dvc.yaml") from None
+    # Before the outputs: one of them may be a link to an object.
+    found = [*damaged_outputs(LOCK), *damaged_objects(cache)]
+    for path in found:
+        path.unlink()
+        print(f"removed {path}")
+    print("run 'dvc repro' to make it anew" if found else "nothing is damaged")
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))
