@@ -155,7 +155,11 @@ def warn_of_untracked(path: Path) -> None:
     """Say so if DVC does not know the images: a later version could not be told from this one."""
     above = [each for each in (path, *path.parents) if each.name]
     if not any(Path(f"{each}.dvc").is_file() for each in above):
-        print(f"warning: {path}: is not tracked; run 'dvc add {path}'", file=sys.stderr)
+        print(
+            f"warning: {path}: is no published data and is not tracked; run 'dvc add {path}', "
+            "under a name of its own if fetch writes this one",
+            file=sys.stderr,
+        )
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -142,7 +142,10 @@ def test_images_that_dvc_does_not_track_are_a_warning(run_prepare, raw, tmp_path
     Path(f"{path}.dvc").touch()
     run_prepare(path)
 
-    assert untracked == f"warning: {path}: is not tracked; run 'dvc add {path}'\n"
+    assert untracked == (
+        f"warning: {path}: is no published data and is not tracked; run 'dvc add {path}', "
+        "under a name of its own if fetch writes this one\n"
+    )
     assert capsys.readouterr().err == ""
 
 
