@@ -106,9 +106,12 @@ def test_a_stage_depends_on_the_code_that_it_imports_and_no_other(stage):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_has_the_params_section_of_its_name(stage, params):
-    """The report shows the parameters of the training."""
-    assert STAGES[stage].get("params", []) == ["train" if stage == "report" else stage]
-    assert STAGES[stage]["params"][0] in params
+    """The report reads the whole file: it shows parameters, and refuses unknown sections."""
+    if stage == "report":
+        assert "params.yaml" in STAGES[stage]["deps"]
+    else:
+        assert STAGES[stage]["params"] == [stage]
+        assert stage in params
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -125,7 +128,7 @@ def test_what_depends_on_versions_depends_on_those_of_the_packages_that_matter(s
 def test_no_output_has_two_makers_and_every_input_has_one():
     made = [path for stage in STAGES for path in outputs(stage)]
     read = {path for stage in STAGES.values() for path in stage["deps"] if not is_code(path)}
-    read.remove("${prepare.raw}")  # by default what fetch writes
+    read -= {"${prepare.raw}", "params.yaml"}  # the one is by default what fetch writes
 
     assert len(made) == len(set(made))
     assert read <= set(made)
@@ -302,6 +305,21 @@ def test_a_refused_parameter_loses_nothing(clone, tiny):
     set_params(clone, tiny)
 
     assert "train" not in repro(clone)
+    assert hashes(clone) == before
+    assert git(clone, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("text", ["trian: {epochs: 50}", "train.epochs: 3"])
+def test_an_unknown_section_is_refused_though_no_parameter_changed(clone, text):
+    params, before = (clone / "params.yaml").read_text(), hashes(clone)
+    (clone / "params.yaml").write_text(f"{params}\n{text}\n")
+
+    done = attempt(clone, "dvc", "repro")
+    (clone / "params.yaml").write_text(params)
+
+    assert done.returncode != 0
+    assert f"error: params.yaml: unknown section '{text.split(':')[0]}'; " in done.stderr
+    assert set(repro(clone)) <= {"report"}
     assert hashes(clone) == before
     assert git(clone, "status", "--porcelain") == ""
 
