@@ -309,16 +309,15 @@ def test_a_refused_parameter_loses_nothing(clone, tiny):
     assert git(clone, "status", "--porcelain") == ""
 
 
-@pytest.mark.parametrize("text", ["trian: {epochs: 50}", "train.epochs: 3"])
-def test_an_unknown_section_is_refused_though_no_parameter_changed(clone, text):
+def test_an_unknown_section_is_refused_though_no_parameter_changed(clone):
     params, before = (clone / "params.yaml").read_text(), hashes(clone)
-    (clone / "params.yaml").write_text(f"{params}\n{text}\n")
+    (clone / "params.yaml").write_text(f"{params}\ntrian: {{epochs: 50}}\n")
 
     done = attempt(clone, "dvc", "repro")
     (clone / "params.yaml").write_text(params)
 
     assert done.returncode != 0
-    assert f"error: params.yaml: unknown section '{text.split(':')[0]}'; " in done.stderr
+    assert "params.yaml: unknown section 'trian'; did you mean 'train'?" in done.stderr
     assert set(repro(clone)) <= {"report"}
     assert hashes(clone) == before
     assert git(clone, "status", "--porcelain") == ""
