@@ -89,15 +89,14 @@ def read_history(path: Path) -> pd.DataFrame:
     return history
 
 
-def rounded(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with its fractions to six decimals, about what 10,000 images can tell."""
-    return table.round(6)
-
-
 def write_results(
     metrics: dict[str, float], tables: dict[str, pd.DataFrame], reports: Path
 ) -> None:
-    """Write metrics.json, per_class.json and a CSV for each table into `reports`."""
+    """Write metrics.json, per_class.json and a CSV for each table into `reports`.
+
+    Fractions have six decimals, about what 10,000 images can tell.
+    """
+    tables = {name: table.round(6) for name, table in tables.items()}
     write_json(
         reports / "metrics.json",
         {
@@ -105,10 +104,10 @@ def write_results(
             for name, value in metrics.items()
         },
     )
-    by_class = rounded(tables["per_class"]).set_index("class")
+    by_class = tables["per_class"].set_index("class")
     write_json(reports / "per_class.json", by_class.to_dict(orient="index"))
     for name, table in tables.items():
-        write_text(reports / f"{name}.csv", rounded(table).to_csv(index=False, lineterminator="\n"))
+        write_text(reports / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -122,7 +122,9 @@ def split(raw: Raw, params: PrepareParams) -> dict[str, Data]:
     }
 
 
-def summary(parts: dict[str, Data], raw: Raw, params: PrepareParams) -> dict[str, object]:
+def summary(
+    parts: dict[str, Data], raw: Raw, params: PrepareParams, path: Path
+) -> dict[str, object]:
     """Return what the model card says of the data. No value is a list: DVC would draw it."""
     known = set(fingerprints(np.concatenate([parts["train"].images, parts["validation"].images])))
     height, width, channels = parts["train"].images.shape[1:]
@@ -131,7 +133,7 @@ def summary(parts: dict[str, Data], raw: Raw, params: PrepareParams) -> dict[str
     drawn = f"{params.test_share:.3g} of all images, drawn by class with seed {params.seed}"
     return {
         "title": published.title if published else "Own images",
-        "description": published.description if published else f"Images from {params.raw}.",
+        "description": published.description if published else f"Images from {path.as_posix()}.",
         "limits": published.limits if published else "",
         "licence": published.licence if published else "",
         "height": height,
@@ -172,16 +174,13 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     params = load(arguments.params, "prepare", PrepareParams)
 
-    if params.raw != str(arguments.raw):
-        params = params.model_copy(update={"raw": arguments.raw.as_posix()})
-
     raw = read(arguments.raw, params.size, params.channels)
     for note in raw.notes:
         print(f"note: {arguments.raw}: {note}", file=sys.stderr)
     if not raw.published:
         warn_of_untracked(arguments.raw)
     parts = split(raw, params)
-    about = summary(parts, raw, params)
+    about = summary(parts, raw, params, arguments.raw)
     with ThreadPoolExecutor() as pool:  # zlib, where the time goes, lets other threads run
         list(pool.map(save, (getattr(arguments, name) for name in parts), parts.values()))
     write_json(arguments.summary, about)
