@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
             more[copy * n : (copy + 1) * n] = np.roll(images, copy, axis=2)
         images, labels = more, np.tile(labels, arguments.copies)
         del more
-    runtime.start_tensorflow(params.seed, params.threads, params.precision)
+    runtime.start_tensorflow(params.seed, params.instruction_set, params.precision)
     training = in_tensorflow(images), in_tensorflow(labels)
     validation = in_tensorflow(validation.images), in_tensorflow(validation.labels)
     del images, labels

@@ -14,7 +14,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import accuracy, datasets, growth, handwriting, knobs, reading, training, whole
+from benchmarks import (
+    accuracy,
+    cores,
+    datasets,
+    growth,
+    guarantee,
+    handwriting,
+    knobs,
+    reading,
+    training,
+    whole,
+)
 from benchmarks.rows import read
 from cnn.errors import UserError, run
 from cnn.files import read_text, write_text
@@ -22,8 +33,10 @@ from tools.recipe import load
 
 TABLES: dict[str, Callable[[], str]] = {
     "accuracy": lambda: accuracy.table(read("accuracy")),
+    "cores": lambda: cores.table(read("cores")),
     "datasets": lambda: datasets.table(read("datasets")),
     "growth": lambda: growth.table(read("growth")),
+    "guarantee": lambda: guarantee.table(read("guarantee")),
     "handwriting": lambda: handwriting.table(read("handwriting")),
     "knobs": lambda: knobs.table(read("knobs")),
     "reading": lambda: reading.table(read("reading")),

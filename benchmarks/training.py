@@ -4,9 +4,10 @@
 
 Every round runs each candidate once, in turn, so that a machine that drifts drifts for all; ratios
 are taken round by round, and each round has another seed. The same work (5 epochs of 64) by
-Model.fit in the plain script, by our stage and by PyTorch, where `.venv-torch` exists (see
-benchmarks/README.md); and the recipes. Beside it a matrix product, which says what the arithmetic
-alone would take.
+Model.fit in the plain script, as TensorFlow comes, which leaves oneDNN off on a CPU without AVX-512
+VNNI, and with oneDNN; by our stage, portable and native, in bfloat16 too where the CPU has it; and
+by PyTorch, where `.venv-torch` exists (see benchmarks/README.md). The recipes, the long one in the
+first rounds only. Beside it a matrix product, which says what the arithmetic alone would take.
 
 Writes results/training.csv, results/arithmetic.csv and results/training.png. Needs `make repro`'s
 data. `--draw` draws the picture from the rows that there are.
@@ -34,12 +35,13 @@ from benchmarks.rows import (
     read,
     spread,
 )
+from cnn import runtime
 from cnn.errors import UserError, run
 from tools import recipe
 
-FIT = "Keras fit, float32"
-RECIPES = ("fast", "accurate")
-PRECISIONS = ("float32", "bfloat16")
+FIT = "Keras fit"
+RECIPES = {"fast": 5, "accurate": 1}  # name: rounds at most; the latter takes minutes
+PRECISIONS = ("float32",) if runtime.lacks_bfloat16() else ("float32", "bfloat16")
 TORCH = Path(".venv-torch/bin/python")
 # Multiplications and additions of one image, forward and twice as much backward, without the
 # gradient of the first layer's input.
@@ -47,14 +49,21 @@ FLOP_PER_IMAGE = 2 * (26**2 * 32 * 9 * 2 + 11**2 * 64 * 288 * 3 + (1600 * 128 + 
 IMAGES = 5 * 54_000
 
 
-def candidates(seed: int, folder: str) -> dict[str, list[object]]:
+def candidates(number: int, seed: int, folder: str) -> dict[str, list[object]]:
     """Return {name: command} of what runs in a round."""
+    script = plain(folder, "--seed", seed)
     found = {
-        FIT: plain(folder, "--seed", seed),
-        "ours, float32": ours(seed=seed),
-        "ours, bfloat16": ours(seed=seed, precision="mixed_bfloat16"),
-        **{f"recipe {name}": ours(**recipe.load(name)["train"], seed=seed) for name in RECIPES},
+        FIT: script,
+        f"{FIT}, oneDNN on": ["env", "TF_ENABLE_ONEDNN_OPTS=1", *script],
+        "default": ours(seed=seed),
+        "default, native": ours(seed=seed, instruction_set="native"),
     }
+    if "bfloat16" in PRECISIONS:
+        half = {"instruction_set": "native", "precision": "mixed_bfloat16"}
+        found["default, native, bfloat16"] = ours(seed=seed, **half)
+    for name, most in RECIPES.items():
+        if number <= most:
+            found[f"recipe {name}"] = ours(**recipe.load(name)["train"], seed=seed)
     if TORCH.exists():
         script = [TORCH, "benchmarks/pytorch_training.py", "--seed", seed, "--precision"]
         found |= {f"PyTorch, {kind}": [*script, kind] for kind in PRECISIONS}
@@ -72,7 +81,7 @@ def measure(rounds: int) -> tuple[Rows, Rows]:
             for kind in PRECISIONS:
                 flops = round(last_line([*product, kind])["flops"])
                 append("arithmetic", arithmetic, precision=kind, flops=flops)
-            for name, command in candidates(seed, folder).items():
+            for name, command in candidates(number, seed, folder).items():
                 result = last_line(command)
                 append(
                     "training",
@@ -91,7 +100,7 @@ def label(candidate: str) -> str:
     kind, _, name = candidate.partition(" ")
     if kind == "recipe":
         return f"`make {name}`"
-    return candidate.replace("Keras fit", "Keras' `fit`").replace("ours", "default")
+    return candidate.replace("Keras fit", "Keras' `fit`")
 
 
 def table(rows: Rows, arithmetic: Rows = ()) -> str:
@@ -102,18 +111,20 @@ def table(rows: Rows, arithmetic: Rows = ()) -> str:
         / statistics.median(of(arithmetic, kind, "flops", "precision"))
         for kind in names(arithmetic, "precision")
     }
-    titles = ["", "seconds, median", "against Keras' `fit`, median (range)"]
+    titles = ["", "n", "seconds, median", "against Keras' `fit`, median (range)"]
     titles += ["of it arithmetic"] if limits else []
     lines = []
     for name in names(rows):
-        seconds = statistics.median(of(rows, name, "seconds"))
-        line = [label(name), f"{seconds:.1f}", ranged(ratios(rows, name, FIT))]
+        measured = of(rows, name, "seconds")
+        seconds = statistics.median(measured)
+        line = [label(name), len(measured), f"{seconds:.1f}", ranged(ratios(rows, name, FIT))]
         if limits:
-            limit = limits.get(name.rpartition(", ")[2])
-            line.append(f"{limit / seconds:.0%}".replace("%", " %") if limit else "")
+            limit = limits["bfloat16" if "bfloat16" in name else "float32"]
+            whole = not name.startswith("recipe")  # other arithmetic
+            line.append(f"{limit / seconds:.0%}".replace("%", " %") if whole else "")
         lines.append([*line, spread(of(rows, name, "accuracy"))])
     seeds = names(rows, "seed")
-    text = f"n = {len(seeds)} rounds, each with another seed ({seeds[0]} to {seeds[-1]})."
+    text = f"n rounds, each with another seed ({seeds[0]} to {seeds[-1]})."
     if limits:
         times = ", ".join(f"{seconds:.1f} s in {kind}" for kind, seconds in limits.items())
         text += (
@@ -155,7 +166,7 @@ def draw(rows: Rows, path: Path) -> None:
     )
     colours = []
     for place, name in enumerate(found):
-        own = name.startswith(("ours", "recipe"))
+        own = name.startswith(("default", "recipe"))
         colours.append(sns.color_palette(PALETTE)[0] if own else "#777777")
         style = {"fmt": "o", "capsize": 3, "color": colours[-1]}
         times = ratios(rows, name, FIT)
@@ -164,7 +175,7 @@ def draw(rows: Rows, path: Path) -> None:
         left.errorbar(middle, place, xerr=[[middle - min(times)], [max(times) - middle]], **style)
         deviation = statistics.stdev(accuracies) if len(accuracies) > 1 else 0
         right.errorbar(statistics.mean(accuracies), place, xerr=deviation, **style)
-    ticks = [0.1, 0.2, 0.5, 1, 2]
+    ticks = [0.1, 0.2, 0.5, 1, 2, 5]
     left.set(
         xscale="log",
         title="Training time",

@@ -98,15 +98,19 @@ def read_arrays(path: str | Path, names: tuple[str, ...]) -> list[np.ndarray]:
     return found
 
 
-def write_arrays(path: str | Path, *, compressed: bool, **arrays: np.ndarray) -> None:
-    """Write an npz, whole or not at all. numpy stamps its entries 1980: same arrays, same bytes."""
+def write_arrays(path: str | Path, **arrays: np.ndarray) -> None:
+    """Write an npz, whole or not at all: same arrays, same bytes.
+
+    numpy stamps its entries 1980. Not compressed, since what zlib makes of an array depends on
+    which zlib Python was built with.
+    """
     with replacing(path) as temporary, open(temporary, "wb") as stream:
-        (np.savez_compressed if compressed else np.savez)(stream, **arrays)
+        np.savez(stream, **arrays)
 
 
 def save(path: str | Path, data: Data) -> None:
-    """Write a set of labelled images, compressed."""
-    write_arrays(path, compressed=True, **data._asdict())
+    """Write a set of labelled images."""
+    write_arrays(path, **data._asdict())
 
 
 def load(path: str | Path) -> Data:

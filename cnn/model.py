@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Literal
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from cnn.params import Section
-from cnn.runtime import keras, tf
+from cnn.runtime import cores, keras, tf
 
 PREDICTION_BATCH = 500  # images; larger ones are no faster and need more memory
 Filters = Annotated[int, Field(ge=1, le=1024)]
@@ -109,6 +110,27 @@ def compile_for(network: keras.Model, params: OptimizerParams, steps: int) -> No
     )
 
 
+def in_float32(network: keras.Sequential) -> keras.Sequential:
+    """Return the same network, weights and optimizer state, with a float32 policy.
+
+    In mixed precision the weights are float32 anyway. A file that says otherwise computes in
+    bfloat16 wherever it is loaded, and converters to TFLite, LiteRT and ONNX refuse it.
+    """
+    config, optimizer = network.get_config(), network.optimizer
+    for layer in config["layers"]:
+        layer["config"]["dtype"] = "float32"
+    plain = keras.Sequential.from_config(config)
+    plain.compile(
+        type(optimizer).from_config(optimizer.get_config()), network.loss, metrics=["accuracy"]
+    )
+    plain.optimizer.build(plain.trainable_variables)
+    # With the states that dropout draws from, so that a training goes on as it would have.
+    targets = [*plain.variables, *plain.optimizer.variables]
+    for target, source in zip(targets, [*network.variables, *optimizer.variables], strict=True):
+        target.assign(source)
+    return plain
+
+
 def predict(network: keras.Model, images: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the network's probabilities, float32 (n, k), of float32 (n, h, w, c) images.
 
@@ -116,5 +138,6 @@ def predict(network: keras.Model, images: NDArray[np.float32]) -> NDArray[np.flo
     """
     signature = [tf.TensorSpec([None, *images.shape[1:]], tf.float32)]
     ask = tf.function(lambda batch: network(batch, training=False), input_signature=signature)
-    firsts = range(0, len(images), PREDICTION_BATCH)
-    return np.concatenate([ask(images[i : i + PREDICTION_BATCH]).numpy() for i in firsts])
+    parts = [images[i : i + PREDICTION_BATCH] for i in range(0, len(images), PREDICTION_BATCH)]
+    with ThreadPoolExecutor(cores()) as pool:  # each operation runs on one thread
+        return np.concatenate([part.numpy() for part in pool.map(ask, parts)])

@@ -9,7 +9,6 @@ import os
 import platform
 import signal
 import sys
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -23,12 +22,17 @@ from cnn.errors import INTERRUPTED, INTERRUPTED_LINE
 # Switches of TensorFlow and the libraries below it: with one of them set, a run would give other
 # numbers than the one on record.
 SWITCHES = ("TF_", "XLA_", "ONEDNN_", "DNNL_", "KERAS_", "OMP_", "KMP_", "MKL_", "CUDA_VISIBLE")
-# What stays all the same. ONEDNN_MAX_CPU_ISA makes this CPU compute as a lesser one, which is how
-# the tolerance for other CPUs is measured; it is recorded. KERAS_HOME is a place, TF_CPP_ sets how
-# much is logged. TF_CLI_ and TF_VAR_ are Terraform's.
-HONOURED = ("ONEDNN_MAX_CPU_ISA", "KERAS_HOME", "TF_CPP_", "TF_CLI_", "TF_VAR_")
+# What stays all the same. KERAS_HOME is a place, TF_CPP_ sets how much is logged. TF_CLI_ and
+# TF_VAR_ are Terraform's. With the native instruction set the user may choose what of the machine
+# is used; it is recorded.
+HONOURED = ("KERAS_HOME", "TF_CPP_", "TF_CLI_", "TF_VAR_")
+HONOURED_NATIVE = ("ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS", "CUDA_VISIBLE")
 
-OURS = {"KERAS_BACKEND": "tensorflow"}
+# oneDNN by name: TensorFlow switches it off by itself on a CPU without AVX-512 VNNI, and Eigen's
+# kernels, which it uses then, follow the size of the CPU's caches.
+NATIVE = {"KERAS_BACKEND": "tensorflow", "TF_ENABLE_ONEDNN_OPTS": "1"}
+# What makes every x86-64 CPU with AVX2 compute the same; a GPU would compute otherwise.
+PORTABLE = NATIVE | {"ONEDNN_MAX_CPU_ISA": "AVX2", "CUDA_VISIBLE_DEVICES": "-1"}
 
 # Keras imports these where they are installed, for wrappers and pictures that no stage uses.
 # Without them TensorFlow and Keras start in 3.1 s of CPU time instead of 4.9 s.
@@ -73,35 +77,49 @@ class _Late:
 tf, keras = _Late("tensorflow"), _Late("keras")
 
 
-def start_tensorflow(seed: int, threads: int, precision: str = "float32") -> None:
+def cores() -> int:
+    """Return how many cores this process may use."""
+    available = getattr(os, "sched_getaffinity", None)  # Linux; knows of taskset and cpusets
+    return len(available(0)) if available else os.cpu_count() or 1
+
+
+def start_tensorflow(seed: int, instruction_set: str = "avx2", precision: str = "float32") -> None:
     """Import TensorFlow in a known state, with every source of chance seeded or forbidden.
+
+    Each operation runs on one thread, so that no sum is split among threads, and as many operations
+    side by side as there are cores: their number changes no byte.
 
     Parameters
     ----------
     seed : Python's, numpy's and TensorFlow's.
-    threads : of one operation, and between operations. Sums are split among them, so the result
-        depends on it, but not on the number of cores that serve them.
+    instruction_set : "avx2", the same bytes on every x86-64 CPU that has it, or "native", what the
+        machine has, a GPU included.
     precision : Keras' dtype policy, "float32" or "mixed_bfloat16".
     """
+    portable = instruction_set == "avx2"
+    ours, honoured = (PORTABLE, HONOURED) if portable else (NATIVE, HONOURED + HONOURED_NATIVE)
     for name in sorted(os.environ):
-        ours = os.environ[name] == OURS.get(name)
-        if ours or not name.startswith(SWITCHES) or name.startswith(HONOURED):
+        if not name.startswith(SWITCHES) or name.startswith(honoured):
             continue
-        print(
-            f"warning: {name}={os.environ.pop(name)} is ignored: the pipeline sets its own",
-            file=sys.stderr,
-        )
-    os.environ |= OURS
+        if os.environ[name] != ours.get(name):
+            print(
+                f"warning: {name}={os.environ.pop(name)} is ignored: the pipeline sets its own",
+                file=sys.stderr,
+            )
+    for name, value in ours.items():
+        os.environ.setdefault(name, value)
     with silence(), _hidden(OPTIONAL):
         import_module("keras")
-        tf.config.list_physical_devices()
+        tf.config.list_physical_devices()  # CUDA complains here where there is none
+    if portable:
+        tf.config.set_visible_devices([], "GPU")  # of any maker
 
     keras.config.set_floatx("float32")
     keras.config.set_epsilon(1e-7)
     keras.config.set_image_data_format("channels_last")
     keras.config.set_dtype_policy(precision)
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(cores())
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
 
@@ -174,11 +192,15 @@ def _hidden(names: tuple[str, ...]) -> Iterator[None]:
             del sys.modules[name]
 
 
+def lacks_bfloat16() -> bool:
+    """Tell whether this CPU is known to have no bfloat16 arithmetic."""
+    features = _cpu()["instruction set"].split()
+    return features != ["unknown"] and not BFLOAT16.intersection(features)
+
+
 def warn_of_slow_bfloat16(precision: str) -> None:
     """Say in one line that this CPU has no bfloat16 arithmetic, if it is asked for."""
-    features = _cpu()["instruction set"].split()
-    known = features != ["unknown"]
-    if precision == "mixed_bfloat16" and known and not BFLOAT16.intersection(features):
+    if precision == "mixed_bfloat16" and lacks_bfloat16():
         print(
             "warning: this CPU has no bfloat16 arithmetic (no avx512_bf16, amx_bf16 or bf16): "
             "train.precision mixed_bfloat16 is slower here than float32",
@@ -186,17 +208,27 @@ def warn_of_slow_bfloat16(precision: str) -> None:
         )
 
 
-def environment(threads: int, precision: str) -> dict[str, str]:
-    """Return {name: value} of what the bytes depend on beside the files that dvc.lock records."""
-    return {
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("tensorflow", "keras", "numpy")},
-        "zlib": zlib.ZLIB_RUNTIME_VERSION,
+def environment(instruction_set: str, precision: str) -> dict[str, str]:
+    """Return {name: value} of what the bytes depend on beside the files that dvc.lock records.
+
+    With "avx2" it is the same on every x86-64 Linux whose CPU has it. Python, glibc and the number
+    of cores are not in it: they change no byte (docs/reproducibility.md).
+    """
+    cpu = _cpu()
+    common = {
+        **{name: version(name) for name in ("tensorflow", "keras", "numpy", "h5py")},
         "system": f"{platform.system()} {platform.machine()}",
-        **_cpu(),
-        "instruction set cap": os.environ.get("ONEDNN_MAX_CPU_ISA", "none"),
-        "threads": str(threads),
         "precision": precision,
+    }
+    if instruction_set == "avx2":
+        has = {"avx2", "fma"}.issubset(cpu["instruction set"].split())
+        return common | ({"instruction set": "avx2"} if has else cpu)
+    gpus = [device.name for device in tf.config.list_physical_devices("GPU")]
+    return common | {
+        **cpu,
+        "instruction set cap": os.environ.get("ONEDNN_MAX_CPU_ISA", "none"),
+        "oneDNN": "off" if os.environ["TF_ENABLE_ONEDNN_OPTS"] == "0" else "on",
+        "GPUs": ", ".join(gpus) or "none",
     }
 
 

@@ -116,7 +116,7 @@ def load_reader(path: Path):
     """
     archive.read(path, IMAGE_SHAPE, DIGITS)  # refused before TensorFlow is imported
     if "tensorflow" not in sys.modules:  # else it runs as its user started it
-        start_tensorflow(seed=0, threads=2)
+        start_tensorflow(seed=0)
     model = archive.load(path, IMAGE_SHAPE, DIGITS)
     if not archive.are_probabilities(probabilities_of(model, np.zeros((1, 28, 28), np.uint8))):
         raise UserError(f"{path}: its output is not {DIGITS} probabilities")

@@ -35,8 +35,6 @@ from cnn.params import Section, load
 if TYPE_CHECKING:
     import pandas as pd
 
-THREADS = 2  # the probabilities are the same to the bit with 1, 2 and 4
-
 
 class EvaluateParams(Section):
     """Section `evaluate` of params.yaml."""
@@ -57,7 +55,7 @@ def predict(test: Path, path: Path) -> NDArray[np.float32]:
     given = data.load(test)
     form = given.images.shape[1:], len(given.classes)
     archive.read(path, *form)  # refused before TensorFlow is imported
-    runtime.start_tensorflow(seed=0, threads=THREADS)
+    runtime.start_tensorflow(seed=0)
     network = archive.load(path, *form)
     probabilities = model.predict(network, given.images)
     if not archive.are_probabilities(probabilities):
@@ -143,7 +141,6 @@ def main(argv: list[str] | None = None) -> None:
     metrics, tables = statistics.evaluate(labels, probabilities, names, params.calibration_bins)
     data.write_arrays(
         arguments.predictions,
-        compressed=True,
         probabilities=probabilities,
         labels=labels,
         classes=classes,

@@ -220,7 +220,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     params = load(arguments.params, "fetch", FetchParams)
     if arguments.wanted != arguments.raw:
-        write_arrays(arguments.raw, compressed=False)
+        write_arrays(arguments.raw)
         print(f"nothing to fetch: prepare.raw is {arguments.wanted}")
         return
 
@@ -228,8 +228,7 @@ def main(argv: list[str] | None = None) -> None:
 
     cache = Path(pooch.os_cache("mnist-reproducible"))
     arrays = fetch(params.dataset, cache)
-    # Not compressed: these bytes depend on no zlib, so the raw data has one hash on every machine.
-    write_arrays(arguments.raw, compressed=False, **arrays)
+    write_arrays(arguments.raw, **arrays)
     keep(arguments.raw, cache / f"{params.dataset}.npz")
 
 

@@ -11,7 +11,6 @@ docs/own-data.md). Writes three npz, each with `images` float32 (n, h, w, c) in 
 
 import argparse
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
@@ -181,8 +180,8 @@ def main(argv: list[str] | None = None) -> None:
         warn_of_untracked(arguments.raw)
     parts = split(raw, params)
     about = summary(parts, raw, params, arguments.raw)
-    with ThreadPoolExecutor() as pool:  # zlib, where the time goes, lets other threads run
-        list(pool.map(save, (getattr(arguments, name) for name in parts), parts.values()))
+    for name, part in parts.items():
+        save(getattr(arguments, name), part)
     write_json(arguments.summary, about)
     print(
         f"{about['title']}: {about['train_images']:,} images for training, "

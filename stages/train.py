@@ -16,17 +16,23 @@ import argparse
 import math
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from cnn import archive, data, engine, model, runtime
 from cnn.augmentation import AugmentationParams
 from cnn.errors import UserError, run
 from cnn.files import write_csv, write_json
-from cnn.params import load
+from cnn.params import CURE, load
 from cnn.runtime import keras, tf
+
+
+def _power_of_two(shards: int) -> int:
+    if shards not in (1, 2, 4, 8, 16, 32, 64):
+        raise ValueError
+    return shards
 
 
 class TrainParams(model.NetworkParams, model.OptimizerParams, AugmentationParams):
@@ -35,7 +41,11 @@ class TrainParams(model.NetworkParams, model.OptimizerParams, AugmentationParams
     seed: int = Field(ge=0, le=2**32 - 1)
     epochs: int = Field(ge=1, le=1000)
     batch_size: int = Field(ge=1, le=8192)
-    threads: int = Field(ge=1, le=256)
+    # Not a Literal, which takes True for 1.
+    shards: Annotated[int, AfterValidator(_power_of_two)] = Field(
+        description="1, 2, 4, 8, 16, 32 or 64"
+    )
+    instruction_set: Literal["avx2", "native"]
     precision: Literal["float32", "mixed_bfloat16"]
 
 
@@ -57,7 +67,9 @@ def train(
     steps = params.epochs * math.ceil(images.shape[0] / params.batch_size)
     model.compile_for(network, params, steps)
     schedule = model.learning_rate_schedule(params, steps)
-    epoch = engine.compiled_epoch(network, images, labels, params.batch_size, params.seed, params)
+    epoch = engine.compiled_epoch(
+        network, images, labels, params.batch_size, params.shards, params.seed, params
+    )
     validate = engine.compiled_validation(network, *validation)
     shuffle = np.random.default_rng(params.seed)
     history = []
@@ -106,11 +118,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--environment", type=Path, required=True, metavar="JSON", help="written")
     arguments = parser.parse_args(argv)
     params = load(arguments.params, "train", TrainParams)
+    if params.precision != "float32" and params.instruction_set == "avx2":
+        raise UserError(
+            f"{arguments.params}: train.precision is {params.precision}, which not every CPU with "
+            f"AVX2 has; set train.instruction_set to native, or precision to float32; {CURE}"
+        )
+    runtime.warn_of_slow_bfloat16(params.precision)
     given = data.load(arguments.train), data.load(arguments.validation)
     data.check_alike(arguments.train, given[0], arguments.validation, given[1])
 
-    runtime.warn_of_slow_bfloat16(params.precision)
-    runtime.start_tensorflow(params.seed, params.threads, params.precision)
+    runtime.start_tensorflow(params.seed, params.instruction_set, params.precision)
     classes = len(given[0].classes)
     training, validation = (
         (engine.in_tensorflow(part.images), engine.in_tensorflow(part.labels)) for part in given
@@ -119,10 +136,10 @@ def main(argv: list[str] | None = None) -> None:
     with runtime.ending_promptly():
         network, history = train(params, training, validation, classes)
 
-    archive.save(network, arguments.model)
+    archive.save(model.in_float32(network), arguments.model)
     rows = ({key: f"{value:.6g}" for key, value in row.items()} for row in history)
     write_csv(arguments.history, [dict(row) for row in rows])
-    write_json(arguments.environment, runtime.environment(params.threads, params.precision))
+    write_json(arguments.environment, runtime.environment(params.instruction_set, params.precision))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 from cnn.published import ARRAYS, PUBLISHED, to_idx
+from cnn.runtime import SWITCHES
 
 ROOT = Path(__file__).parent.parent
 
@@ -22,7 +23,7 @@ def environment(clone: Path) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("DVC_", "GIT_", "KERAS_", "XDG_", "PYTEST_", "TF_", "KMP_"))
+        if not name.startswith(("DVC_", "GIT_", "XDG_", "PYTEST_", *SWITCHES))
     }
     return kept | {
         "HOME": str(home),
@@ -88,7 +89,11 @@ def make(clone: Path, params: dict, raw: dict[str, np.ndarray]) -> Path:
     mnist.mkdir(parents=True, exist_ok=True)
     np.savez(mnist / "mnist.npz", **raw)
     listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+        ["git", "ls-files", "-z"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout.split("\0")
     for name in filter(None, listed):
         if name.startswith(("tests/", "reports/")) or name == "dvc.lock":

@@ -27,14 +27,15 @@ TINY = {
         "epochs": 1,
         "batch_size": 32,
         "learning_rate": 0.01,
+        "shards": 2,  # as the default's four, in a graph that is made in half the time
     },
     "evaluate": {"calibration_bins": 5, "mistakes": 6},
 }
 
 
 def pytest_collection_modifyitems(items):
-    """Start with the module that takes longest, so that the other worker does all the rest."""
-    order = ("test_pipeline.py", "test_engine.py", "test_own_data.py", "test_evaluate.py")
+    """Start with the modules that take longest, so that no worker is left alone with one."""
+    order = ("test_pipeline.py", "test_own_data.py", "test_steps.py", "test_evaluate.py")
     items.sort(key=lambda item: order.index(item.path.name) if item.path.name in order else 9)
 
 
@@ -75,9 +76,16 @@ def raw() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="session")
+def digits(raw) -> tuple[np.ndarray, np.ndarray]:
+    """40 images float32 (40, 14, 14, 1) and their labels, int64."""
+    images = raw["x_train"][:40, ::2, ::2, np.newaxis].astype(np.float32) / 255
+    return images, raw["y_train"][:40].astype(np.int64)
+
+
+@pytest.fixture(scope="session")
 def raw_npz(raw, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("raw") / "published.npz"
-    write_arrays(path, compressed=False, **raw)
+    write_arrays(path, **raw)
     return path
 
 
@@ -129,7 +137,7 @@ def reader(tmp_path_factory) -> Path:
     """
     from sklearn.datasets import load_digits
 
-    runtime.start_tensorflow(seed=0, threads=2)
+    runtime.start_tensorflow(seed=0)
     digits = load_digits()
     seen = [to_mnist(Image.fromarray(np.uint8(digit * 15))) for digit in digits.images[:300]]
     form = model.NetworkParams(filters=(8, 16), kernel_size=3, dense_units=32, dropout=0.0)
@@ -145,7 +153,7 @@ def reader(tmp_path_factory) -> Path:
 @pytest.fixture
 def tf():
     """TensorFlow, in the state in which each stage starts it."""
-    runtime.start_tensorflow(seed=42, threads=2)
+    runtime.start_tensorflow(seed=42)
     return runtime.tf
 
 

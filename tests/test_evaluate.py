@@ -141,20 +141,17 @@ def test_a_class_without_an_image_is_refused(run_evaluate, prepared, tmp_path, r
     assert message == f"{path}: has no image of class 3; run 'dvc repro'"
 
 
-def test_a_model_that_gives_no_probabilities_is_refused(
-    run_evaluate, trained, tmp_path, refusal, tf
-):
+def test_a_model_that_gives_no_probabilities_is_refused(prepared, trained, tmp_path, refusal, tf):
     network = archive.load(trained / "cnn.keras", *FORM)
     network.set_weights([np.full_like(weight, np.nan) for weight in network.get_weights()])
     path = tmp_path / "cnn.keras"
     archive.save(network, path)
 
-    message = refusal(run_evaluate, tmp_path, model=path)
+    message = refusal(evaluate.predict, prepared / "test.npz", path)
 
     assert message == (
         f"{path}: gives values that are no probabilities; run 'dvc repro --force train'"
     )
-    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(
@@ -168,6 +165,7 @@ def test_a_missing_input_is_named(run_evaluate, tmp_path, refusal, name, reason)
     path = tmp_path / "missing"
 
     assert refusal(run_evaluate, tmp_path, **{name: path}) == f"{path}: {reason}"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_model_of_other_images_is_refused(run_evaluate, tmp_path, refusal):

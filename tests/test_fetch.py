@@ -335,7 +335,7 @@ def test_a_named_npz_of_other_arrays_is_an_error(
     home, raw, monkeypatch, output, refusal, capsys, damage, reason
 ):
     folder = home / "named"
-    write_arrays(folder / "mnist.npz", compressed=True, **(raw | damage(raw)))
+    write_arrays(folder / "mnist.npz", **(raw | damage(raw)))
     monkeypatch.setenv("MNIST_DIR", str(folder))
 
     message = refusal(fetch_main, output)

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from cnn import model
+from cnn import archive, engine, model
 from cnn.params import load
+from cnn.runtime import keras
 from stages.train import TrainParams
 
 MNIST = (28, 28, 1)
@@ -148,3 +149,42 @@ def test_what_is_predicted_is_what_keras_predicts_whatever_the_last_batch(tf, mo
 
     assert (probabilities.dtype, probabilities.shape) == (np.float32, (n, 4))
     np.testing.assert_allclose(probabilities, network.predict(images, verbose=0), atol=1e-6)
+
+
+@pytest.mark.filterwarnings(r"ignore:\s*Warning. tf.lite.Interpreter is deprecated")
+def test_what_is_saved_of_a_training_in_bfloat16_is_float32_goes_on_and_converts(tf, tmp_path):
+    rng = np.random.default_rng(0)
+    images, labels = rng.random((40, 12, 12, 1), np.float32), rng.integers(0, 3, 40)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        network = model.build(form(dropout=0.3), (12, 12, 1), 3)
+        model.compile_for(network, rate(weight_decay=0.1, averaging=0.9), steps=10)
+        engine.compiled_epoch(network, images, labels, 10, 2)(np.arange(40))
+        plain = model.in_float32(network)  # whatever the policy is
+    finally:
+        keras.config.set_dtype_policy("float32")
+    path = tmp_path / "cnn.keras"
+    archive.save(plain, path)
+    loaded = archive.load(path, (12, 12, 1), 3)
+    whole = keras.models.load_model(path)
+
+    assert network.layers[0].compute_dtype == "bfloat16"
+    assert {layer.compute_dtype for layer in loaded.layers} == {"float32"}
+    for other in (plain, loaded, whole):
+        for a, b in zip(other.get_weights(), network.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert int(whole.optimizer.iterations) == 4
+    assert whole.optimizer.get_config() == network.optimizer.get_config()
+    for a, b in zip(whole.optimizer.variables, network.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=b.path)
+
+    interpreter = tf.lite.Interpreter(
+        model_content=tf.lite.TFLiteConverter.from_keras_model(loaded).convert()
+    )
+    (given,), (told,) = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreter.resize_tensor_input(given["index"], images.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(given["index"], images)
+    interpreter.invoke()
+    found = interpreter.get_tensor(told["index"])
+    np.testing.assert_allclose(found, model.predict(loaded, images), atol=1e-6)

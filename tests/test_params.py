@@ -47,6 +47,7 @@ KINDS = {
     ),
     "prepare.size": ([7, 257, 28.0], [None, 8, 256], "empty, or a whole number from 8 to 256"),
     "prepare.channels": ([0, 2, 4, 1.0], [None, 1, 3], "empty, 1 or 3"),
+    "train.shards": ([0, 3, 128, 4.0], [1, 4, 64], "1, 2, 4, 8, 16, 32 or 64"),
 }  # fmt: skip
 WRONG_FOR_ALL = [True, False, math.nan, math.inf, -math.inf, "5", "many", [], {"a": 1}]
 
@@ -105,7 +106,7 @@ def test_the_values_at_the_edge_are_allowed(params, write, parameter):
 def in_words(annotation, metadata) -> list[str]:
     """Say what a field admits in the words of the comments in params.yaml."""
     if get_origin(annotation) is Literal:
-        return list(get_args(annotation))
+        return list(map(str, get_args(annotation)))
     if get_origin(annotation) is tuple:
         kind, info = get_args(get_args(annotation)[0])
         return [f"{words} each" for words in in_words(kind, info.metadata)]

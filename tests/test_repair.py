@@ -21,7 +21,7 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "project/dvc.yaml").write_text(
         "stages:\n  make:\n    cmd: cp ../made.npz made.npz\n    outs:\n    - made.npz\n"
     )
-    write_arrays(tmp_path / "made.npz", compressed=False, images=[1, 2, 3])
+    write_arrays(tmp_path / "made.npz", images=[1, 2, 3])
     assert dvc(["repro", "--quiet"]) == 0
     return tmp_path / "project"
 
@@ -54,7 +54,7 @@ def test_a_damaged_object_of_a_shared_cache_goes_and_comes_back_right(project, t
 
 def test_a_file_that_was_changed_by_hand_and_is_whole_stays(project):
     os.unlink(project / "made.npz")
-    write_arrays(project / "made.npz", compressed=False, images=[4])
+    write_arrays(project / "made.npz", images=[4])
 
     repair.main([])
 

@@ -68,7 +68,6 @@ def run_report(tmp_path):
         probabilities = probabilities_of(labels, wrong)
         write_arrays(
             tmp_path / "predictions.npz",
-            compressed=True,
             probabilities=probabilities,
             labels=labels,
             classes=np.array(classes),

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import yaml
 
-from cnn import archive, engine
+from cnn import archive, engine, runtime
 from cnn.data import Data, load, save
+from cnn.errors import run
 from cnn.params import load as load_params
 from cnn.runtime import keras
 from stages import train
@@ -114,24 +115,42 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
 def test_the_environment_is_written_beside(trained):
     environment = json.loads((trained / "environment.json").read_text())
 
-    assert environment["threads"] == "2"
-    assert environment["precision"] == "float32"
+    assert environment == runtime.environment("avx2", "float32")
 
 
 def test_all_that_a_recipe_may_turn_on_trains_a_model_that_gives_float32_probabilities(
     run_train, write_params, tmp_path, prepared, tf
 ):
     moves = {"shift": 2.0, "rotation": 10.0, "shear": 0.2, "scale": 0.1}
-    changed = {"precision": "mixed_bfloat16", "dropout": 0.3, "weight_decay": 0.1, "averaging": 0.9}
+    changed = {"dropout": 0.3, "weight_decay": 0.1, "averaging": 0.9}
+    changed |= {"precision": "mixed_bfloat16", "instruction_set": "native", "shards": 2}
 
     run_train(write_params(**changed, **moves), tmp_path)
 
     network = archive.load(tmp_path / "cnn.keras", *FORM)
-    assert network.get_layer("convolution_1").compute_dtype == "bfloat16"
+    assert network.get_layer("convolution_1").compute_dtype == "float32"  # it is loaded anywhere
     assert network.get_layer("dropout").rate == 0.3
     found = network.predict(load(prepared / "test.npz").images, verbose=0)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
+    environment = json.loads((tmp_path / "environment.json").read_text())
+    assert environment == runtime.environment("native", "mixed_bfloat16")
+
+
+def test_bfloat16_is_refused_before_tensorflow_is_imported_where_every_cpu_must_compute_alike(
+    write_params, prepared, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(runtime, "import_module", None)  # what brings TensorFlow and Keras
+    splits = prepared / "train.npz", prepared / "validation.npz"
+    params_yaml = write_params(precision="mixed_bfloat16")
+
+    assert run(lambda: train.main(flags(params_yaml, *splits, tmp_path))) == 1
+
+    errors = capsys.readouterr().err
+    assert errors.startswith(f"error: {params_yaml}: train.precision is mixed_bfloat16, ")
+    assert "set train.instruction_set to native, or precision to float32" in errors
+    assert errors.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [params_yaml]
 
 
 def test_with_averaging_the_average_becomes_the_model(tf, tiny_params, prepared):
@@ -142,7 +161,7 @@ def test_with_averaging_the_average_becomes_the_model(tf, tiny_params, prepared)
     def weights(averaging: float, epochs: int) -> np.ndarray:
         keras.utils.set_random_seed(1)
         changed = {"epochs": epochs, "schedule": "constant", "averaging": averaging}
-        params = tiny_params.model_copy(update={"batch_size": 64, **changed})
+        params = tiny_params.model_copy(update={"batch_size": 64, "shards": 1, **changed})
         return train.train(params, tensors, tensors, 10)[0].get_weights()[0]
 
     expected = (weights(0.0, 1) + weights(0.0, 2)) / 2

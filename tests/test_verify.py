@@ -19,7 +19,7 @@ LOCK = {
             {"path": "data/prepared/train.npz", "md5": "1" * 32},
             {"path": "stages/train.py", "md5": "2" * 32},
         ],
-        "params": {"params.yaml": {"train": {"seed": 42, "threads": 2}}},
+        "params": {"params.yaml": {"train": {"seed": 42, "shards": 4}}},
         "outs": [{"path": "models/cnn.keras", "md5": "3" * 32}],
     },
     "prepare": {
@@ -54,7 +54,7 @@ def write(folder: Path, *, lock=None, accuracy=None, log_loss=None, wrong=None, 
             "\n".join(["index,image,actual,predicted,probability", *rows])
         )
     if cpu is not None:
-        (reports / "train/environment.json").write_text(json.dumps({"cpu": cpu, "threads": "2"}))
+        (reports / "train/environment.json").write_text(json.dumps({"cpu": cpu, "keras": "3"}))
 
 
 def other_bytes() -> dict:
@@ -122,11 +122,11 @@ def test_another_run_than_the_recorded_fails_even_on_another_cpu(runs, change, c
     assert cause in report
 
 
-def test_threads_are_surroundings_and_data_is_a_consequence():
+def test_shards_are_a_cause_and_data_is_a_consequence():
     lock = copy.deepcopy(LOCK)
-    lock["train"]["params"]["params.yaml"]["train"]["threads"] = 1
+    lock["train"]["params"]["params.yaml"]["train"]["shards"] = 1
     lock["train"]["deps"][0]["md5"] = "6" * 32  # an output of prepare
-    assert verify.causes(LOCK, lock) == []
+    assert verify.causes(LOCK, lock) == ["train.shards: recorded 4, now 1"]
 
 
 def test_a_clone_without_a_lock_is_refused(tmp_path):
@@ -147,16 +147,16 @@ def test_what_is_no_repository_is_refused(tmp_path):
 
 
 def test_the_bounds_are_twice_the_largest_measured_difference_with_the_same_seed():
-    def row(seed, instruction_set, threads, *results):
-        values = (seed, instruction_set, threads, *map(str, results))
-        names = ("seed", "instruction_set", "threads", "accuracy", "log_loss", "agreement")
+    def row(seed, instruction_set, onednn, *results):
+        values = (seed, instruction_set, onednn, *map(str, results))
+        names = ("seed", "instruction_set", "onednn", "accuracy", "log_loss", "agreement")
         return dict(zip(names, values, strict=True))
 
     rows = [
-        row("43", "ALL", "2", 0.9, 0.2, 0.9),
-        row("42", "AVX2", "2", 0.991, 0.0215, 0.998),
-        row("42", "ALL", "2", 0.992, 0.02, 1.0),
-        row("42", "ALL", "1", 0.9935, 0.021, 0.999),
+        row("43", "AVX2", "on", 0.9, 0.2, 0.9),
+        row("42", "SSE41", "on", 0.991, 0.0215, 0.998),
+        row("42", "AVX2", "on", 0.992, 0.02, 1.0),
+        row("42", "ALL", "off", 0.9935, 0.021, 0.999),
     ]
 
     assert verify.bounds(rows) == pytest.approx(

@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"error: {path}: {error}", file=sys.stderr)
     if not seen:
         return failed
-    runtime.start_tensorflow(seed=0, threads=2)
+    runtime.start_tensorflow(seed=0)
     network = archive.load(arguments.model, image_shape, len(classes))
     probabilities = model.predict(network, np.stack([image for _, image in seen]))
     for (path, _), row in zip(seen, probabilities, strict=True):

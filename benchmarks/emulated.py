@@ -1,0 +1,117 @@
+"""Run the pipeline, its training cut short, in this very process.
+
+    python -m benchmarks.emulated FOLDER [--steps 6] [--images 1000]
+
+For `benchmarks.machines`, which runs it on emulated CPUs. Reads what `make repro` leaves: the
+published data, models/cnn.keras and its learning curves. Writes into FOLDER, by the commands of
+dvc.yaml, what the stages write: prepare on all images; train, with the parameters of params.yaml
+but a few steps only, the last of them on a short batch; evaluate and report of the finished model,
+on the first test images.
+"""
+
+import argparse
+import multiprocessing.process
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks.rows import RAW, ROOT, count, stage_command, write_params
+from cnn import data
+from cnn.errors import UserError, run
+from cnn.params import read_section
+from stages import evaluate
+
+MODEL = Path("models/cnn.keras")
+HISTORY = Path("reports/train/training.csv")
+FEW = Path("few")  # the folder of the images that are trained on, validated with and tested with
+
+
+class Here:
+    """What evaluate needs of a `ProcessPoolExecutor`, computing at once in this process."""
+
+    def __init__(self, *_: object):
+        pass
+
+    def __enter__(self) -> "Here":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, function: Callable, *arguments: object) -> Future:
+        future: Future = Future()
+        future.set_result(function(*arguments))
+        return future
+
+
+def stay_in_this_process() -> None:
+    """Let no stage start a process: it would run on the machine's own CPU, not on the emulated."""
+
+    def start(process: multiprocessing.process.BaseProcess) -> None:
+        raise RuntimeError(f"{process.name} would not run on the emulated CPU")
+
+    evaluate.ProcessPoolExecutor = Here
+    multiprocessing.process.BaseProcess.start = start
+
+
+def cpu() -> str:
+    """Return what numpy and its OpenBLAS take this CPU for; they ask the CPU itself."""
+    import threadpoolctl
+    from numpy._core._multiarray_umath import __cpu_features__
+
+    has = [name for name in ("AVX", "FMA3", "AVX2", "AVX512F") if __cpu_features__.get(name)]
+    libraries = threadpoolctl.threadpool_info()
+    kernels = {each["architecture"] for each in libraries if each["user_api"] == "blas"}
+    return f"numpy finds {' '.join(has)}; OpenBLAS computes as on {', '.join(sorted(kernels))}"
+
+
+def first(source: Path, n: int) -> Path:
+    """Write the first n images of a set into `FEW`; return the path."""
+    images, labels, classes = data.load(source)
+    path = FEW / source.name
+    data.save(path, data.Data(images[:n], labels[:n], classes))
+    return path
+
+
+def stage(name: str, paths: Mapping[str, Path] = {}) -> None:
+    """Run a stage in this process, in its command in dvc.yaml {flag: path} put in place."""
+    words = stage_command(name, Path(), paths)
+    import_module(words[2]).main(words[3:])  # after python -m
+
+
+def run_stages(folder: Path, steps: int, images: int) -> None:
+    """Run prepare, train, evaluate and report in `folder`, which holds their params.yaml."""
+    os.chdir(folder)
+    batch = read_section("params.yaml", "train")["batch_size"]
+    sizes = {
+        "train": steps * batch - batch // 3,  # the last batch is short, with a shard left empty
+        "validation": max(1, images // 10),
+        "test": images,
+    }
+    stage("prepare", {"--raw": ROOT / RAW})
+    few = {name: first(Path("data/prepared", f"{name}.npz"), n) for name, n in sizes.items()}
+    stage("train", {"--train": few["train"], "--validation": few["validation"]})
+    trained = {"--model": ROOT / MODEL, "--history": ROOT / HISTORY}
+    stage("evaluate", {"--test": few["test"], **trained})
+    stage("report")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="written into")
+    parser.add_argument("--steps", type=count, default=6, metavar="N", help="of the training")
+    parser.add_argument("--images", type=count, default=1000, metavar="N", help="of the test")
+    arguments = parser.parse_args(argv)
+    for path in (RAW, MODEL, HISTORY):
+        if not path.is_file():
+            raise UserError(f"{path}: is missing; run 'make repro'")
+    stay_in_this_process()
+    write_params(arguments.folder / "params.yaml", train={"epochs": 1})
+    run_stages(arguments.folder, arguments.steps, arguments.images)
+    print(cpu())
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))
