@@ -22,6 +22,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import cores
 from benchmarks.rows import (
     Rows,
     append,
@@ -35,7 +36,7 @@ from benchmarks.rows import (
     ranged,
 )
 from benchmarks.training import TORCH
-from cnn import data, engine, model, runtime
+from cnn import data, model, runtime
 from cnn.errors import run
 from cnn.params import load
 from cnn.runtime import keras, tf
@@ -72,25 +73,19 @@ def second_pass(
     classes: int,
 ) -> float:
     """Return the seconds that the second pass over images (n, h, w, c) and labels (n,) takes."""
-    n, size = len(images), params.batch_size
+    if name == OURS:
+        return cores.second_pass(params, images, labels, classes)[0]
     network = model.build(params, images.shape[1:], classes)
-    model.compile_for(network, params, steps=2 * -(-n // size))
+    model.compile_for(network, params, steps=2 * -(-len(images) // params.batch_size))
     times = []
 
     def stamp(*_: object) -> None:
         times.append(time.perf_counter())
 
-    if name == OURS:
-        given = engine.in_tensorflow(images), engine.in_tensorflow(labels)
-        epoch = engine.compiled_epoch(network, *given, size, params.shards, params.seed, params)
-        shuffle = np.random.default_rng(params.seed)
-        for _ in range(2):
-            stamp()
-            float(epoch(shuffle.permutation(n))[0])
-            stamp()
-    else:
-        watch = keras.callbacks.LambdaCallback(on_epoch_begin=stamp, on_epoch_end=stamp)
-        network.fit(images, labels, batch_size=size, epochs=2, verbose=0, callbacks=[watch])
+    watch = keras.callbacks.LambdaCallback(on_epoch_begin=stamp, on_epoch_end=stamp)
+    network.fit(
+        images, labels, batch_size=params.batch_size, epochs=2, verbose=0, callbacks=[watch]
+    )
     return times[3] - times[2]
 
 

@@ -34,10 +34,6 @@ CPUS = ("Haswell", "Broadwell", "Skylake-Client", "EPYC-Rome", "EPYC-Milan", "ma
 Digests = dict[str, str]  # file: MD5
 
 
-class RunError(Exception):
-    """The pipeline did not come to its end on a CPU."""
-
-
 def emulator(cpus: Sequence[str]) -> str:
     """Return the path of the emulator.
 
@@ -61,7 +57,7 @@ def digests(prefix: Sequence[str], steps: int, images: int) -> Digests:
 
     Raises
     ------
-    RunError
+    UserError
         It failed; with the last line that it said.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -74,7 +70,7 @@ def digests(prefix: Sequence[str], steps: int, images: int) -> Digests:
         )
         if done.returncode:
             said = done.stderr.strip().splitlines() or ["no reason given"]
-            raise RunError(f"exit code {done.returncode}: {said[-1]}")
+            raise UserError(f"exit code {done.returncode}: {said[-1]}")
         return {
             path.relative_to(folder).as_posix(): md5(path)
             for path in Path(folder).rglob("*")
@@ -92,7 +88,7 @@ def verdict(reference: Digests, prefix: Sequence[str], *size: int) -> tuple[bool
     """Run on an emulated CPU; tell whether all is as in `reference`, and in words what is not."""
     try:
         others = differing(reference, digests(prefix, *size))
-    except RunError as error:
+    except UserError as error:
         return False, str(error)
     if others:
         return False, f"{len(others)} of {len(reference)} files differ: {', '.join(others)}"
@@ -111,7 +107,7 @@ def main(argv: list[str] | None = None) -> int:
     qemu, size = emulator(arguments.cpus), (arguments.steps, arguments.images)
     try:
         reference = digests([], *size)
-    except RunError as error:
+    except UserError as error:
         raise UserError(f"on this machine: {error}") from None
 
     def attempt(cpu: str) -> bool:

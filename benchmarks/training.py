@@ -41,12 +41,16 @@ from tools import recipe
 
 FIT = "Keras fit"
 RECIPES = {"fast": 5, "accurate": 1}  # name: rounds at most; the latter takes minutes
-PRECISIONS = ("float32",) if runtime.lacks_bfloat16() else ("float32", "bfloat16")
 TORCH = Path(".venv-torch/bin/python")
 # Multiplications and additions of one image, forward and twice as much backward, without the
 # gradient of the first layer's input.
 FLOP_PER_IMAGE = 2 * (26**2 * 32 * 9 * 2 + 11**2 * 64 * 288 * 3 + (1600 * 128 + 128 * 10) * 3)
 IMAGES = 5 * 54_000
+
+
+def precisions() -> list[str]:
+    """Return what this CPU computes in without detours."""
+    return ["float32"] if runtime.lacks_bfloat16() else ["float32", "bfloat16"]
 
 
 def candidates(number: int, seed: int, folder: str) -> dict[str, list[object]]:
@@ -58,7 +62,7 @@ def candidates(number: int, seed: int, folder: str) -> dict[str, list[object]]:
         "default": ours(seed=seed),
         "default, native": ours(seed=seed, instruction_set="native"),
     }
-    if "bfloat16" in PRECISIONS:
+    if "bfloat16" in precisions():
         half = {"instruction_set": "native", "precision": "mixed_bfloat16"}
         found["default, native, bfloat16"] = ours(seed=seed, **half)
     for name, most in RECIPES.items():
@@ -66,7 +70,7 @@ def candidates(number: int, seed: int, folder: str) -> dict[str, list[object]]:
             found[f"recipe {name}"] = ours(**recipe.load(name)["train"], seed=seed)
     if TORCH.exists():
         script = [TORCH, "benchmarks/pytorch_training.py", "--seed", seed, "--precision"]
-        found |= {f"PyTorch, {kind}": [*script, kind] for kind in PRECISIONS}
+        found |= {f"PyTorch, {kind}": [*script, kind] for kind in precisions()}
     return found
 
 
@@ -78,7 +82,7 @@ def measure(rounds: int) -> tuple[Rows, Rows]:
     with tempfile.TemporaryDirectory() as folder:
         for number in range(1, rounds + 1):
             seed = FIRST_SEED + number - 1
-            for kind in PRECISIONS:
+            for kind in precisions():
                 flops = round(last_line([*product, kind])["flops"])
                 append("arithmetic", arithmetic, precision=kind, flops=flops)
             for name, command in candidates(number, seed, folder).items():

@@ -227,7 +227,7 @@ def environment(instruction_set: str, precision: str) -> dict[str, str]:
     return common | {
         **cpu,
         "instruction set cap": os.environ.get("ONEDNN_MAX_CPU_ISA", "none"),
-        "oneDNN": "off" if os.environ["TF_ENABLE_ONEDNN_OPTS"] == "0" else "on",
+        "oneDNN": os.environ["TF_ENABLE_ONEDNN_OPTS"],  # TensorFlow reads more than 0 and 1
         "GPUs": ", ".join(gpus) or "none",
     }
 

@@ -160,20 +160,21 @@ def only_a_test(folder):
     return "has test/ but no train/"
 
 
+def move_into_train(folder):
+    classes = list(folder.iterdir())
+    (folder / "train").mkdir()
+    for each in classes:
+        each.rename(folder / "train" / each.name)
+
+
 def a_class_that_is_new_in_the_test(folder):
-    for file in list(folder.iterdir()):
-        target = folder / "train" / file.name
-        target.parent.mkdir(exist_ok=True)
-        file.rename(target)
+    move_into_train(folder)
     picture(folder / "test" / "other" / "1.png")
     return "other: this class is not in training"
 
 
 def a_class_without_test_pictures(folder):
-    for file in list(folder.iterdir()):
-        target = folder / "train" / file.name
-        target.parent.mkdir(exist_ok=True)
-        file.rename(target)
+    move_into_train(folder)
     picture(folder / "test" / "kleiner" / "1.png")
     return "größer als: no pictures in this class"
 

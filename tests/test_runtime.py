@@ -111,8 +111,8 @@ def test_the_native_environment_records_what_the_user_chose_of_the_machine(tf, c
     clean.setattr(tf.config, "list_physical_devices", lambda kind: [Gpu] * (kind == "GPU"))
     chosen = runtime.environment("native", "mixed_bfloat16")
 
-    assert (plain["instruction set cap"], plain["oneDNN"]) == ("none", "on")
-    assert (chosen["instruction set cap"], chosen["oneDNN"]) == ("SSE41", "off")
+    assert (plain["instruction set cap"], plain["oneDNN"]) == ("none", "1")
+    assert (chosen["instruction set cap"], chosen["oneDNN"]) == ("SSE41", "0")
     assert chosen["GPUs"] == "/physical_device:GPU:0"
     assert plain["cpu"]
     assert set(plain) - set(runtime.environment("avx2", "float32")) == {
