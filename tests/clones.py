@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,21 @@ def environment(clone: Path) -> dict[str, str]:
         "DVC_SITE_CACHE_DIR": str(home / "dvc"),
         "DVC_NO_ANALYTICS": "1",
     }
+
+
+def call_uncapped(function: Callable[..., None], folder: Path, *arguments: str) -> None:
+    """Call a test module's function in a process whose oneDNN may use all that the CPU has.
+
+    oneDNN reads its cap once, and in the tests' own process it is AVX2.
+    """
+    module, name = function.__module__.rpartition(".")[2], function.__name__
+    program = f"import sys; from tests.{module} import {name}; {name}(*sys.argv[1:])"
+    subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=ROOT,
+        env=environment(folder / "clone"),
+        check=True,
+    )
 
 
 def attempt(clone: Path, *command: str) -> subprocess.CompletedProcess:

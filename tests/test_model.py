@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from cnn import archive, engine, model
+from cnn import archive, engine, model, runtime
 from cnn.params import load
 from cnn.runtime import keras
 from stages.train import TrainParams
+from tests.clones import call_uncapped
 
 MNIST = (28, 28, 1)
 
@@ -151,19 +152,16 @@ def test_what_is_predicted_is_what_keras_predicts_whatever_the_last_batch(tf, mo
     np.testing.assert_allclose(probabilities, network.predict(images, verbose=0), atol=1e-6)
 
 
-@pytest.mark.filterwarnings(r"ignore:\s*Warning. tf.lite.Interpreter is deprecated")
-def test_what_is_saved_of_a_training_in_bfloat16_is_float32_goes_on_and_converts(tf, tmp_path):
+def save_and_convert_what_was_trained_in_bfloat16(path: str) -> None:
+    runtime.start_tensorflow(42, "native", "mixed_bfloat16")
+    tf = runtime.tf
     rng = np.random.default_rng(0)
     images, labels = rng.random((40, 12, 12, 1), np.float32), rng.integers(0, 3, 40)
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        network = model.build(form(dropout=0.3), (12, 12, 1), 3)
-        model.compile_for(network, rate(weight_decay=0.1, averaging=0.9), steps=10)
-        engine.compiled_epoch(network, images, labels, 10, 2)(np.arange(40))
-        plain = model.in_float32(network)  # whatever the policy is
-    finally:
-        keras.config.set_dtype_policy("float32")
-    path = tmp_path / "cnn.keras"
+    network = model.build(form(dropout=0.3), (12, 12, 1), 3)
+    model.compile_for(network, rate(weight_decay=0.1, averaging=0.9), steps=10)
+    engine.compiled_epoch(network, images, labels, 10, 2)(np.arange(40))
+    plain = model.in_float32(network)  # whatever the policy is
+    keras.config.set_dtype_policy("float32")
     archive.save(plain, path)
     loaded = archive.load(path, (12, 12, 1), 3)
     whole = keras.models.load_model(path)
@@ -188,3 +186,8 @@ def test_what_is_saved_of_a_training_in_bfloat16_is_float32_goes_on_and_converts
     interpreter.invoke()
     found = interpreter.get_tensor(told["index"])
     np.testing.assert_allclose(found, model.predict(loaded, images), atol=1e-6)
+
+
+def test_what_is_saved_of_a_training_in_bfloat16_is_float32_goes_on_and_converts(tmp_path):
+    path = str(tmp_path / "cnn.keras")
+    call_uncapped(save_and_convert_what_was_trained_in_bfloat16, tmp_path, path)
