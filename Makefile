@@ -4,7 +4,7 @@ BIN := .venv/bin
 # DVC starts the stages with the `python` that it finds on PATH.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help repro test verify repair check fast accurate fashion draw offline-plots lock clean
+.PHONY: help repro test verify repair check fast accurate fashion seeds experiments draw offline-plots lock clean
 
 help:                    ## say what there is
 	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1|/p' Makefile | column -t -s '|'
@@ -31,11 +31,11 @@ check: .venv/development ## lint
 	$(PYTHON) -m venv .venv
 
 .venv/run: requirements.txt | .venv/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(BIN)/python tools/environment.py $<
 	@touch $@
 
 .venv/development: requirements-dev.txt .venv/run
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(BIN)/python tools/environment.py $<
 	@touch $@
 
 # The tests drive one: found, or brought, before the suite starts.
@@ -48,6 +48,13 @@ accurate: .venv/run      ## run the recipe for 99.6 %, and for other people's ha
 fashion: .venv/run       ## run the default on Fashion-MNIST
 fast accurate fashion:
 	python -m tools.recipe $@
+
+experiments: .venv/run   ## show the experiments: metrics and the parameters that differ
+	dvc exp show --no-pager --hide-workspace --only-changed --sort-by accuracy --sort-order desc \
+	  --drop '.*/|.*\.yaml|accuracy_|Created'
+
+seeds: .venv/run         ## train RECIPE (default: params.yaml) with N=10 seeds, JOBS at a time
+	python -m tools.seeds $(RECIPE) $(if $(N),--n $(N)) $(if $(JOBS),--jobs $(JOBS))
 
 draw: .venv/run          ## draw a digit in the browser and see it read
 	python -m handwriting.draw

@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     validation = in_tensorflow(validation.images), in_tensorflow(validation.labels)
     del images, labels
     began = time.perf_counter()
-    network, _ = train(params, training, validation, len(classes))
+    network = train(params, training, validation, len(classes), lambda history: None)
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     images, labels, _ = data.load("data/prepared/test.npz")

@@ -4,10 +4,10 @@
 
 Every round runs each candidate once, in turn, so that a machine that drifts drifts for all; ratios
 are taken round by round, and each round has another seed. The same work (5 epochs of 64) by
-Model.fit in the plain script, as TensorFlow comes, which leaves oneDNN off on a CPU without AVX-512
-VNNI, and with oneDNN; by our stage, portable and native, in bfloat16 too where the CPU has it; and
-by PyTorch, where `.venv-torch` exists (see benchmarks/README.md). The recipes, the long one in the
-first rounds only. Beside it a matrix product, which says what the arithmetic alone would take.
+Model.fit in the plain script, as TensorFlow comes, which leaves oneDNN off on a CPU without VNNI,
+and the other way round; by our stage, portable and native, in bfloat16 too where the CPU has it;
+and by PyTorch, where `.venv-torch` exists (see benchmarks/README.md). The recipes, the long one in
+the first rounds only. Beside it a matrix product, which says what the arithmetic alone would take.
 
 Writes results/training.csv, results/arithmetic.csv and results/training.png. Needs `make repro`'s
 data. `--draw` draws the picture from the rows that there are.
@@ -53,12 +53,19 @@ def precisions() -> list[str]:
     return ["float32"] if runtime.lacks_bfloat16() else ["float32", "bfloat16"]
 
 
+def other_switch() -> tuple[str, str]:
+    """Return ("on", "1") or ("off", "0"), whichever TensorFlow does not choose on this CPU."""
+    on = "vnni" in Path("/proc/cpuinfo").read_text(encoding="utf-8")  # avx512_vnni or avx_vnni
+    return ("off", "0") if on else ("on", "1")
+
+
 def candidates(number: int, seed: int, folder: str) -> dict[str, list[object]]:
     """Return {name: command} of what runs in a round."""
     script = plain(folder, "--seed", seed)
+    word, switch = other_switch()
     found = {
         FIT: script,
-        f"{FIT}, oneDNN on": ["env", "TF_ENABLE_ONEDNN_OPTS=1", *script],
+        f"{FIT}, oneDNN {word}": ["env", f"TF_ENABLE_ONEDNN_OPTS={switch}", *script],
         "default": ours(seed=seed),
         "default, native": ours(seed=seed, instruction_set="native"),
     }

@@ -4,11 +4,16 @@ import sys
 from collections.abc import Callable
 
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
-INTERRUPTED_LINE = "interrupted: what was not finished is not written"
 
 
 class UserError(Exception):
     """What the user can mend, in one line: a bad value, a missing or damaged file."""
+
+
+def say_interrupted() -> None:
+    """Print the one line that follows Ctrl-C, on a terminal below what stands there half drawn."""
+    start = "\n" if sys.stderr.isatty() else ""
+    print(f"{start}interrupted: what was not finished is not written", file=sys.stderr, flush=True)
 
 
 def run(main: Callable[[], int | None]) -> int:
@@ -24,7 +29,7 @@ def run(main: Callable[[], int | None]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(INTERRUPTED_LINE, file=sys.stderr)
+        say_interrupted()
         return INTERRUPTED
 
 

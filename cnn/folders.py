@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from cnn.data import PARTS, Raw, problem_of_classes
 from cnn.errors import UserError
@@ -37,7 +38,8 @@ def read_folder(path: Path, size: int | None, channels: int | None) -> Raw:
             files = _pictures(root / name, notes)
             if not files:
                 raise UserError(f"{root / name}: no pictures in this class; add some")
-            for file in files:
+            bar = {"desc": f"{root / name}", "unit": "picture", "leave": False, "disable": None}
+            for file in tqdm(files, **bar):
                 array, depth = _read_picture(file, size, channels)
                 reference = reference or (file, array.shape, depth)
                 _check_alike(file, array.shape, depth, reference, channels)

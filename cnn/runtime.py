@@ -17,7 +17,7 @@ from multiprocessing import parent_process
 from pathlib import Path
 from threading import Event, Thread
 
-from cnn.errors import INTERRUPTED, INTERRUPTED_LINE
+from cnn.errors import INTERRUPTED, say_interrupted
 
 # Switches of TensorFlow and the libraries below it: with one of them set, a run would give other
 # numbers than the one on record.
@@ -148,7 +148,7 @@ def ending_promptly() -> Iterator[None]:
             if not taken:
                 return
         if not left.wait(GRACE):
-            print(INTERRUPTED_LINE, file=sys.stderr, flush=True)
+            say_interrupted()
             os._exit(INTERRUPTED)
 
     watcher = Thread(target=watch, daemon=True)

@@ -1,6 +1,6 @@
 """What is computed from predictions: metrics with their uncertainty, and the tables of the plots.
 
-A metric is a line of `headlines`; a number per class a line of `per_class`.
+A metric is a line of `headlines` or of `scores`; a number per class a line of `per_class`.
 """
 
 from __future__ import annotations
@@ -118,13 +118,8 @@ def roc_curves(
     return pd.concat(curves, ignore_index=True)
 
 
-def headlines(
-    labels: NDArray[np.int64],
-    probabilities: NDArray[np.float32],
-    by_class: pd.DataFrame,
-    calibration: pd.DataFrame,
-) -> dict[str, float]:
-    """Return the headline metrics; the two tables are those of `per_class` and `reliability`."""
+def headlines(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> dict[str, float]:
+    """Return the few metrics that `dvc metrics` shows: accuracy with its interval, log loss."""
     from sklearn.metrics import log_loss
 
     right = int((probabilities.argmax(axis=1) == labels).sum())
@@ -134,7 +129,15 @@ def headlines(
         "accuracy_low": low,
         "accuracy_high": high,
         "errors": len(labels) - right,
-        "log_loss": log_loss(labels, normalized(probabilities), labels=range(len(by_class))),
+        "log_loss": log_loss(
+            labels, normalized(probabilities), labels=range(probabilities.shape[1])
+        ),
+    }
+
+
+def scores(by_class: pd.DataFrame, calibration: pd.DataFrame) -> dict[str, float]:
+    """Return further metrics, out of the tables of `per_class` and `reliability`."""
+    return {
         "macro_precision": by_class["precision"].mean(),
         "macro_recall": by_class["recall"].mean(),
         "macro_f1": by_class["f1"].mean(),
@@ -145,8 +148,8 @@ def headlines(
 
 def evaluate(
     labels: NDArray[np.int64], probabilities: NDArray[np.float32], classes: list[str], bins: int
-) -> tuple[dict[str, float], dict[str, pd.DataFrame]]:
-    """Return the headline metrics and {"per_class", "confusion", "roc", "reliability"}.
+) -> tuple[dict[str, float], dict[str, float], dict[str, pd.DataFrame]]:
+    """Return headline metrics, scores, and {"per_class", "confusion", "roc", "reliability"}.
 
     Parameters
     ----------
@@ -159,9 +162,10 @@ def evaluate(
     confidence = normalized(probabilities).max(axis=1)
     by_class = per_class(labels, probabilities, classes)
     calibration = reliability(confidence, predicted == labels, bins)
-    return headlines(labels, probabilities, by_class, calibration), {
+    tables = {
         "per_class": by_class,
         "confusion": confusion(labels, predicted, classes),
         "roc": roc_curves(labels, probabilities, by_class),
         "reliability": calibration,
     }
+    return headlines(labels, probabilities), scores(by_class, calibration), tables

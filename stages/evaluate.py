@@ -8,8 +8,9 @@ Reads the test images with labels and classes, the model and its learning curves
 
 - predictions.npz: `probabilities` float32 (n, k), rows sum to 1, `labels` int64 (n,), `classes`
   str (k,) and `images` str (n,), a fingerprint of each image;
-- into the reports folder metrics.json (headline numbers), per_class.json, four CSV files for
-  `dvc plots` (confusion, roc, per_class, reliability) and pictures/.
+- into the reports folder metrics.json (headline numbers), scores.json (further ones),
+  per_class.json, four CSV files for `dvc plots` (confusion, roc, per_class, reliability) and
+  pictures/.
 
 No time and no duration is written: the same model gives the same bytes.
 """
@@ -88,20 +89,22 @@ def read_history(path: Path) -> pd.DataFrame:
 
 
 def write_results(
-    metrics: dict[str, float], tables: dict[str, pd.DataFrame], reports: Path
+    metrics: dict[str, float],
+    scores: dict[str, float],
+    tables: dict[str, pd.DataFrame],
+    reports: Path,
 ) -> None:
-    """Write metrics.json, per_class.json and a CSV for each table into `reports`.
+    """Write metrics.json, scores.json, per_class.json and a CSV for each table into `reports`.
 
     Fractions have six decimals, about what 10,000 images can tell.
     """
     tables = {name: table.round(6) for name, table in tables.items()}
-    write_json(
-        reports / "metrics.json",
-        {
+    for file, numbers in (("metrics.json", metrics), ("scores.json", scores)):
+        rounded = {
             name: value if isinstance(value, int) else round(value, 6)
-            for name, value in metrics.items()
-        },
-    )
+            for name, value in numbers.items()
+        }
+        write_json(reports / file, rounded)
     by_class = tables["per_class"].set_index("class")
     write_json(reports / "per_class.json", by_class.to_dict(orient="index"))
     for name, table in tables.items():
@@ -138,7 +141,9 @@ def main(argv: list[str] | None = None) -> None:
         history = read_history(arguments.history)
         probabilities = prediction.result()
     names = classes.tolist()
-    metrics, tables = statistics.evaluate(labels, probabilities, names, params.calibration_bins)
+    metrics, scores, tables = statistics.evaluate(
+        labels, probabilities, names, params.calibration_bins
+    )
     data.write_arrays(
         arguments.predictions,
         probabilities=probabilities,
@@ -146,7 +151,7 @@ def main(argv: list[str] | None = None) -> None:
         classes=classes,
         images=np.array(data.fingerprints(images)),
     )
-    write_results(metrics, tables, arguments.reports)
+    write_results(metrics, scores, tables, arguments.reports)
     gallery.draw_all(
         arguments.reports / "pictures",
         gallery.Results(

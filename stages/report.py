@@ -2,9 +2,9 @@
 
     python -m stages.report --predictions data/predictions.npz \
         --data reports/prepare/data.json --environment reports/train/environment.json \
-        --metrics reports/evaluate/metrics.json --per-class reports/evaluate/per_class.json \
-        --pictures reports/evaluate/pictures --rows reports/predictions.csv \
-        --card reports/README.md
+        --metrics reports/evaluate/metrics.json --scores reports/evaluate/scores.json \
+        --per-class reports/evaluate/per_class.json --pictures reports/evaluate/pictures \
+        --rows reports/predictions.csv --card reports/README.md
 
 Reads the probabilities, float32 (n, k), with labels, classes and fingerprints of the images, and
 what the other stages wrote of data, environment and metrics. Writes one row per image (index,
@@ -72,6 +72,7 @@ def model_card(
     environment: dict[str, str],
     train: dict[str, object],
     metrics: dict[str, float],
+    scores: dict[str, float],
     per_class: dict[str, dict[str, float]],
     rows: list[Row],
     captions: dict[str, str],
@@ -111,9 +112,9 @@ Written by `dvc repro`; do not edit. The figures are those of the run that wrote
         metrics["accuracy_high"]:.2%} (Wilson) |
 | images read wrongly | {metrics["errors"]} |
 | log loss | {metrics["log_loss"]:.4f} nats |
-| F1, mean of the classes | {metrics["macro_f1"]:.4f} |
-| ROC AUC, mean of each class against the rest | {metrics["macro_roc_auc"]:.5f} |
-| expected calibration error | {metrics["calibration_error"]:.4f} |
+| F1, mean of the classes | {scores["macro_f1"]:.4f} |
+| ROC AUC, mean of each class against the rest | {scores["macro_roc_auc"]:.5f} |
+| expected calibration error | {scores["calibration_error"]:.4f} |
 
 The interval says what another {n:,} images of the same kind could give; another seed gives another
 model.
@@ -163,7 +164,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--params", type=Path, default="params.yaml", metavar="YAML")
     parser.add_argument("--predictions", type=Path, required=True, metavar="NPZ", help="read")
-    for name in ("data", "environment", "metrics", "per-class"):
+    for name in ("data", "environment", "metrics", "scores", "per-class"):
         parser.add_argument(f"--{name}", type=Path, required=True, metavar="JSON", help="read")
     parser.add_argument("--pictures", type=Path, required=True, metavar="DIR", help="read")
     parser.add_argument("--rows", type=Path, required=True, metavar="CSV", help="written")
@@ -179,6 +180,7 @@ def main(argv: list[str] | None = None) -> None:
             environment=read_json(arguments.environment),
             train=read_section(arguments.params, "train"),
             metrics=read_json(arguments.metrics),
+            scores=read_json(arguments.scores),
             per_class=read_json(arguments.per_class),
             rows=rows,
             captions=read_json(arguments.pictures / "captions.json"),

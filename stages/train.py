@@ -8,6 +8,7 @@ Reads two npz of `images` float32 (n, h, w, c) in [0, 1], `labels` int64 (n,) an
 (k,). Writes the model with its optimizer, so that it can be trained further; one row per epoch of
 accuracy and loss (training: the mean over the epoch's steps as they were taken; validation: after
 the epoch) and the learning rate of the epoch's last step; and what the bytes of all this depend on.
+The rows are written after each epoch, all of them or none, so that a run can be watched.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from cnn import archive, data, engine, model, runtime
+from cnn import archive, data, engine, model, progress, runtime
 from cnn.augmentation import AugmentationParams
 from cnn.errors import UserError, run
 from cnn.files import write_csv, write_json
@@ -33,6 +35,9 @@ def _power_of_two(shards: int) -> int:
     if shards not in (1, 2, 4, 8, 16, 32, 64):
         raise ValueError
     return shards
+
+
+Row = dict[str, float]  # of one epoch
 
 
 class TrainParams(model.NetworkParams, model.OptimizerParams, AugmentationParams):
@@ -54,8 +59,9 @@ def train(
     training: tuple[tf.Tensor, tf.Tensor],
     validation: tuple[tf.Tensor, tf.Tensor],
     classes: int,
-) -> tuple[keras.Model, list[dict[str, float]]]:
-    """Return the trained model and its history, one dict per epoch.
+    keep: Callable[[list[Row]], None],
+) -> keras.Model:
+    """Return the trained model; after each epoch `keep` is given the history so far.
 
     Raises
     ------
@@ -72,40 +78,41 @@ def train(
     )
     validate = engine.compiled_validation(network, *validation)
     shuffle = np.random.default_rng(params.seed)
-    history = []
-    started = time.perf_counter()
-    for number in range(1, params.epochs + 1):
-        loss, accuracy = (float(value) for value in epoch(shuffle.permutation(images.shape[0])))
-        last_step = network.optimizer.iterations.numpy() - 1
-        learning_rate = float(schedule if isinstance(schedule, float) else schedule(last_step))
-        if number == params.epochs:
-            # With averaging, the average becomes the model; without, nothing happens.
-            network.optimizer.finalize_variable_values(network.trainable_variables)
-        validation_loss, validation_accuracy = (float(value) for value in validate())
-        if not math.isfinite(loss) or not math.isfinite(validation_loss):
-            raise UserError(
-                f"the loss is {loss} in epoch {number} at learning rate {learning_rate:g}; "
-                "lower train.learning_rate in params.yaml and run 'dvc repro'"
+    history: list[Row] = []
+    with progress.shown(steps, lambda: int(network.optimizer.iterations.value)) as say:
+        started = time.perf_counter()
+        for number in range(1, params.epochs + 1):
+            loss, accuracy = (float(value) for value in epoch(shuffle.permutation(images.shape[0])))
+            last_step = network.optimizer.iterations.numpy() - 1
+            learning_rate = float(schedule if isinstance(schedule, float) else schedule(last_step))
+            if number == params.epochs:
+                # With averaging, the average becomes the model; without, nothing happens.
+                network.optimizer.finalize_variable_values(network.trainable_variables)
+            validation_loss, validation_accuracy = (float(value) for value in validate())
+            if not math.isfinite(loss) or not math.isfinite(validation_loss):
+                raise UserError(
+                    f"the loss is {loss} in epoch {number} at learning rate {learning_rate:g}; "
+                    "lower train.learning_rate in params.yaml and run 'dvc repro'"
+                )
+            history.append(
+                {
+                    "epoch": number,
+                    "accuracy": accuracy,
+                    "loss": loss,
+                    "validation_accuracy": validation_accuracy,
+                    "validation_loss": validation_loss,
+                    "learning_rate": learning_rate,
+                }
             )
-        history.append(
-            {
-                "epoch": number,
-                "accuracy": accuracy,
-                "loss": loss,
-                "validation_accuracy": validation_accuracy,
-                "validation_loss": validation_loss,
-                "learning_rate": learning_rate,
-            }
-        )
-        elapsed = time.perf_counter() - started
-        left = elapsed / number * (params.epochs - number)
-        print(
-            f"epoch {number}/{params.epochs}  loss {loss:.4f}  accuracy {accuracy:.4f}  "
-            f"validation loss {validation_loss:.4f}  accuracy {validation_accuracy:.4f}  "
-            f"{elapsed:.0f} s, about {left:.0f} s left",
-            flush=True,
-        )
-    return network, history
+            keep(history)
+            elapsed = time.perf_counter() - started
+            left = elapsed / number * (params.epochs - number)
+            say(
+                f"epoch {number}/{params.epochs}  loss {loss:.4f}  accuracy {accuracy:.4f}  "
+                f"validation loss {validation_loss:.4f}  accuracy {validation_accuracy:.4f}  "
+                f"{progress.seconds(elapsed)}, about {progress.seconds(left)} left"
+            )
+    return network
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -133,12 +140,15 @@ def main(argv: list[str] | None = None) -> None:
         (engine.in_tensorflow(part.images), engine.in_tensorflow(part.labels)) for part in given
     )
     del given  # numpy's own memory is free again
+
+    def keep(history: list[Row]) -> None:
+        rows = [{key: f"{value:.6g}" for key, value in row.items()} for row in history]
+        write_csv(arguments.history, rows)
+
     with runtime.ending_promptly():
-        network, history = train(params, training, validation, classes)
+        network = train(params, training, validation, classes, keep)
 
     archive.save(model.in_float32(network), arguments.model)
-    rows = ({key: f"{value:.6g}" for key, value in row.items()} for row in history)
-    write_csv(arguments.history, [dict(row) for row in rows])
     write_json(arguments.environment, runtime.environment(params.instruction_set, params.precision))
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import yaml
 
-from cnn.errors import UserError, run
+from cnn.errors import run
+from tests.recorded import make_repository, record
 from tests.revisions import PROJECT, commit, git, make_history
-from tools import compare
+from tools import compare, groups
 
 HEADER = "index,image,actual,predicted,probability"
 
@@ -88,25 +89,6 @@ def test_mistakes_that_differ_are_not_called_alike():
     result = compare.compare(actual, np.array([1, 2, 4]), np.array([1, 2, 5]))
     expected = "Each reads no image correctly that the other does not: neither is better."
     assert compare.sentence(result) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("", "does not start with"),
-        (HEADER + "\n", "has no row per image"),
-        ("index,actual\n0,1\n", "does not start with"),
-        (f"{HEADER}\n0,aa,7,7,0.9\n1,bb,2,2", "line 3 is damaged"),
-        (f"{HEADER}\n0,aa,7,7,0.9,1\n", "line 2 is damaged"),
-        (f"{HEADER}\n0,aa,7,,0.9\n", "line 2 is damaged"),
-        (f"{HEADER}\n1,aa,7,7,0.9\n", "line 2 is damaged"),
-        (f"{HEADER}\n0,aa,7,7,nan\n", "line 2 is damaged"),
-        (f"{HEADER}\n<<<<<<< HEAD\n0,aa,7,7,0.9\n", "line 2 is damaged"),
-    ],
-)
-def test_a_damaged_file_is_refused(text, expected):
-    with pytest.raises(UserError, match=f"FILE: .*{expected}"):
-        compare.parse(text, "FILE")
 
 
 def test_images_that_both_have_are_compared_wherever_they_stand():
@@ -200,17 +182,140 @@ def test_it_starts_without_the_heavy_packages(inside):
     subprocess.run([sys.executable, "-c", program], check=True, env=environment)
 
 
+@pytest.fixture(scope="module")
+def recipes(tmp_path_factory):
+    """Experiments of two recipes, with DVC's names for a grid of seeds, and a few odd ones."""
+    root = tmp_path_factory.mktemp("recipes")
+    make_repository(root)
+    for number, (slow, fast) in enumerate([(3, 5), (2, 3), (4, 6), (3, 6)], 1):
+        record(root, f"slow-{number}", seed=41 + number, errors=slow, log_loss=slow / 50)
+        settings = {"epochs": 1}
+        record(root, f"fast-{number}", seed=41 + number, errors=fast, settings=settings, log_loss=1)
+    record(root, "slow", seed=42, errors=3, log_loss=3 / 50)  # the same as slow-1
+    record(root, "more-5", seed=50, errors=4)
+    record(root, "more-6", seed=42, errors=6)
+    record(root, "odd-1", seed=42, errors=3)
+    record(root, "odd-2", seed=43, errors=3, settings={"epochs": 9})
+    record(root, "small-1", seed=42, errors=3, images=50)
+    return root
+
+
+@pytest.fixture
+def among(recipes, monkeypatch):
+    monkeypatch.chdir(recipes)
+    return recipes
+
+
+def told(capsys, *words):
+    compare.main(list(words))
+    output = capsys.readouterr()
+    assert "--json" in words or max(map(len, output.out.splitlines())) <= 80
+    assert "nan" not in output.out
+    return output
+
+
+def test_two_recipes_by_hand(among, capsys):
+    output = told(capsys, "slow-*", "fast-*")
+    rows = [" ".join(line.split()) for line in output.out.splitlines()]
+    assert output.err == ""
+    assert rows[0] == "mean ± standard deviation A: slow-* B: fast-*"
+    assert rows[1] == "runs 4 4"
+    # A is wrong 3, 2, 4, 3 times, B 5, 3, 6, 6: means 3 and 5, deviations sqrt(2 / 3), sqrt(2).
+    assert "accuracy 97.000% ± 0.816% 95.000% ± 1.414%" in rows
+    assert "errors 3.0 ± 0.8 5.0 ± 1.4" in rows
+    # B - A is 2, 1, 2, 3: deviation sqrt(2 / 3), of the mean sqrt(1 / 6); t = 2 sqrt(6), 3 degrees
+    # of freedom: 95 % lie within 3.182446, so 2 ± 3.182446 sqrt(1 / 6) = 2 ± 1.299.
+    assert "errors +2.0 +0.7 to +3.3 0.016" in rows
+    assert "accuracy, % points -2.000 -3.299 to -0.701 0.016" in rows
+    assert "log_loss +0.94000 +0.91402 to +0.96598 < 0.0001" in rows
+    assert "Paired t-test: both sets have the same 4 seeds." in rows
+    assert " ".join(rows).endswith(
+        "A is better by 2.0 of 100 images on average; a difference this large is hardly chance "
+        "(p = 0.016)."
+    )
+
+
+def test_sets_in_json(among, capsys):
+    result = json.loads(told(capsys, "slow-*", "more-*", "--json").out)
+    assert (result["a"]["revision"], result["b"]["revision"]) == ("slow-*", "more-*")
+    assert [run["name"] for run in result["b"]["runs"]] == ["more-6", "more-5"]  # by seed
+    assert result["test"] == "welch"
+    assert result["why"].endswith("the sets share only 1 of their 4 and 2 seeds.")
+    assert list(result["difference"]) == ["accuracy", "errors"]  # what all have
+    assert result["warnings"] == []
+    assert result["sentence"].startswith("A is better by 2.0 of 100 images on average; ")
+
+
+def test_a_run_under_two_names_counts_once(among, capsys):
+    output = told(capsys, "slow*", "fast-*")
+    assert output.err == "warning: 'slow-1' is the same run as 'slow' and counts once\n"
+    assert "both sets have the same 4 seeds" in output.out
+    compare.main(["slow", "fast-1"])
+    expected = capsys.readouterr().out
+    compare.main(["slow", "fas*-1"])
+    assert capsys.readouterr().out == expected
+    compare.main(["slow*1", "slow"])  # each is one run
+    assert "read all 100 images alike" in capsys.readouterr().out
+
+
+def test_a_set_against_itself_and_against_one_run(among, capsys):
+    same = told(capsys, "slow-*", "slow-?").out
+    assert "neither is better" in same
+    output = told(capsys, "slow-*", "slow")
+    assert output.err == "warning: 'slow-1' of A and 'slow' of B are one run\n"
+    one = " ".join(told(capsys, "slow-*", "more-5").out.split())
+    assert "Student's t-test of one run against 4, whose spread is used." in one
+    assert "accuracy 97.000% ± 0.816% 96.000%" in one
+
+
+def test_a_set_that_is_no_recipe_is_told(among, capsys):
+    why = "train.epochs is 2 in 'odd-1' and 9 in 'odd-2'"
+    warning = f"warning: not one recipe with several seeds: {why}\n"
+    assert told(capsys, "odd-*", "fast-*").err == warning
+
+
+def test_sets_that_cannot_be_compared(among, capsys):
+    error = one_line(capsys, "fats-*", "slow-*")
+    assert "'fats-*': matches no experiment, branch or tag; 'dvc exp list --all-commits'" in error
+    error = one_line(capsys, "slow-*", "small-*")
+    assert "'slow-1' was tested on 100 images, 'small-1' on 50; compare runs with" in error
+    assert "metrics.json: not in 'main'; `dvc repro`" in one_line(capsys, "slow-*", "main")
+    assert "not in 'workspace'" in one_line(capsys, "slow-*")
+
+
+def test_the_picture_of_two_sets(among, capsys, tmp_path):
+    path = tmp_path / "runs.png"
+    shown = told(capsys, "slow-*", "fast-*").out
+    compare.main(["slow-*", "fast-*", "--picture", str(path)])
+    assert capsys.readouterr().out == f"{shown}\nThe runs are drawn in {path}\n"
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert "--picture is 'slow-*'; allowed: a path" in one_line(capsys, "--picture", "slow-*", "x")
+    assert "--picture draws several runs" in one_line(capsys, "slow", "fast-1", "--picture")
+
+
+def test_git_ignores_the_picture_where_it_goes_by_itself():
+    ignored = git(PROJECT, "check-ignore", compare.PICTURE)
+    assert ignored == compare.PICTURE
+
+
+def test_the_verdict_is_in_the_same_words_for_runs_and_for_sets():
+    one = compare.sentence(compare.compare(*readings(4, 14)))
+    assert one.endswith(f"{groups.chance(0.0309)}.")
+
+
 def test_metrics_diff_fits_a_terminal_and_shows_headlines_only(inside, capsys):
     from dvc.cli import main as dvc
 
     assert dvc(["metrics", "diff", "good", "poor"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
-    assert {line.split()[0] for line in lines[1:]} == {"reports/evaluate/metrics.json"}
-    assert any(line.split()[1] == "accuracy" for line in lines)
+    assert [line.split()[:2] for line in lines[1:]] == [
+        ["reports/evaluate/metrics.json", name]
+        for name in ("accuracy", "accuracy_high", "accuracy_low", "errors", "log_loss")
+    ]
     assert dvc(["metrics", "show"]) == 0
     assert "per_class" not in (shown := capsys.readouterr().out)
-    assert "environment" not in shown
+    assert not {"environment", "macro_f1"} & set(shown.split())
     targets = ["--targets", "reports/evaluate/per_class.json"]
     assert dvc(["metrics", "diff", "good", "poor", *targets]) == 0
     by_class = capsys.readouterr().out

@@ -65,13 +65,13 @@ def test_the_numbers_are_those_of_the_predictions_to_six_decimals(evaluated):
     with np.load(evaluated / "predictions.npz") as arrays:
         labels, probabilities = arrays["labels"], arrays["probabilities"]
         classes = arrays["classes"].tolist()
-    metrics, tables = statistics.evaluate(labels, probabilities, classes, bins=5)
+    metrics, scores, tables = statistics.evaluate(labels, probabilities, classes, bins=5)
 
-    found = json.loads((evaluated / "reports" / "metrics.json").read_text())
-
-    assert list(found) == list(metrics)
-    assert found == pytest.approx(metrics, abs=5.1e-7)
-    assert isinstance(found["errors"], int)
+    for name, expected in (("metrics", metrics), ("scores", scores)):
+        found = json.loads((evaluated / "reports" / f"{name}.json").read_text())
+        assert list(found) == list(expected)
+        assert found == pytest.approx(expected, abs=5.1e-7)
+        assert all(isinstance(value, int) == (key == "errors") for key, value in found.items())
     for name in TABLES:
         table = pd.read_csv(evaluated / "reports" / f"{name}.csv", dtype=TEXT)
         pd.testing.assert_frame_equal(table, tables[name], rtol=0, atol=5.1e-7, check_dtype=False)

@@ -48,7 +48,7 @@ def tables_of():
             probabilities = np.full((400, k), 0.01)
             probabilities[np.arange(400), read] = rng.uniform(0.3, 0.99, 400)
             probabilities /= probabilities.sum(axis=1, keepdims=True)
-            found[k] = statistics.evaluate(labels, probabilities.astype(np.float32), names(k), 5)[1]
+            found[k] = statistics.evaluate(labels, probabilities.astype(np.float32), names(k), 5)[2]
         return found[k]
 
     return call
@@ -190,7 +190,7 @@ def test_the_roc_shows_the_corner(ax, tables_of):
 
 @pytest.mark.parametrize("k", [2, 10])
 def test_the_roc_of_a_perfect_model_can_be_drawn(ax, k):
-    perfect = statistics.evaluate(np.arange(k), np.eye(k, dtype=np.float32), names(k), bins=5)[1]
+    perfect = statistics.evaluate(np.arange(k), np.eye(k, dtype=np.float32), names(k), bins=5)[2]
 
     figures.draw_roc(perfect["roc"], ax)
     ax.figure.canvas.draw()

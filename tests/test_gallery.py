@@ -52,7 +52,7 @@ def results_of(names: list[str], channels: int, n: int = 400, wrong: float = 0.1
         probabilities.max(axis=1),
         names,
         HISTORY,
-        statistics.evaluate(labels, probabilities, names, bins=5)[1],
+        statistics.evaluate(labels, probabilities, names, bins=5)[2],
         **({"samples": 7, "mistakes": 6} | settings),
     )
 

@@ -52,6 +52,7 @@ def flags(folder) -> list[str]:
         f"--data={folder / 'data.json'}",
         f"--environment={folder / 'environment.json'}",
         f"--metrics={folder / 'metrics.json'}",
+        f"--scores={folder / 'scores.json'}",
         f"--per-class={folder / 'per_class.json'}",
         f"--pictures={folder / 'evaluate' / 'pictures'}",
         f"--rows={folder / 'predictions.csv'}",
@@ -124,15 +125,17 @@ def test_each_image_is_a_row_with_its_fingerprint_and_class_names(run_report):
 
 def test_the_card_contains_the_numbers(run_report, tmp_path):
     _, card = run_report()
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    metrics, scores = (
+        json.loads((tmp_path / f"{name}.json").read_text()) for name in ("metrics", "scores")
+    )
 
     numbers = dict(tables(card)[0])
     assert numbers["on 30 test images"] == "value"
     assert numbers["accuracy"] == "90.00%, 95 % interval 74.38% to 96.54% (Wilson)"
     assert numbers["images read wrongly"] == "3"
     assert numbers["log loss"] == f"{metrics['log_loss']:.4f} nats"
-    assert numbers["F1, mean of the classes"] == f"{metrics['macro_f1']:.4f}"
-    assert numbers["expected calibration error"] == f"{metrics['calibration_error']:.4f}"
+    assert numbers["F1, mean of the classes"] == f"{scores['macro_f1']:.4f}"
+    assert numbers["expected calibration error"] == f"{scores['calibration_error']:.4f}"
     assert "Keras 3.15.1 and TensorFlow 2.21.0" in in_one_line(card)
     assert "The weakest class is **dog** (F1 0.5000)" in card
 
@@ -275,6 +278,7 @@ def test_the_same_predictions_give_the_same_bytes(run_report, tmp_path):
         "data.json",
         "environment.json",
         "metrics.json",
+        "scores.json",
         "per_class.json",
         "evaluate/pictures/captions.json",
         "params.yaml",
@@ -289,7 +293,7 @@ def test_a_missing_input_is_named(run_report, tmp_path, refusal, name):
     assert not (tmp_path / "README.md").exists()
 
 
-@pytest.mark.parametrize("name", ["data.json", "environment.json", "metrics.json"])
+@pytest.mark.parametrize("name", ["data.json", "environment.json", "metrics.json", "scores.json"])
 def test_a_file_that_lacks_what_the_card_says_is_refused(run_report, tmp_path, refusal, name):
     run_report()
     (tmp_path / name).write_text("{}")

@@ -16,6 +16,8 @@ METRICS = [
     "accuracy_high",
     "errors",
     "log_loss",
+]
+SCORES = [
     "macro_precision",
     "macro_recall",
     "macro_f1",
@@ -70,7 +72,7 @@ def worked():
 
 
 def test_accuracy_and_errors_by_hand(worked):
-    metrics, _ = worked
+    metrics, *_ = worked
 
     assert metrics["accuracy"] == 16 / 20
     assert metrics["errors"] == 4
@@ -78,7 +80,7 @@ def test_accuracy_and_errors_by_hand(worked):
 
 
 def test_the_confusion_matrix_by_hand(worked):
-    confusion = worked[1]["confusion"].set_index(["actual", "predicted"])
+    confusion = worked[2]["confusion"].set_index(["actual", "predicted"])
     by_hand = {("ant", "ant"): 3, ("ant", "bee"): 1, ("bee", "bee"): 2, ("bee", "cat"): 2}
     by_hand |= {("cat", "cat"): 4, ("cat", "ant"): 1}
     by_hand |= {(name, name): 1 for name in TEN[3:]}
@@ -89,7 +91,7 @@ def test_the_confusion_matrix_by_hand(worked):
 
 
 def test_precision_recall_and_f1_by_hand(worked):
-    metrics, tables = worked
+    _, scores, tables = worked
     columns = ["precision", "recall", "f1", "support"]
 
     assert tables["per_class"]["class"].tolist() == TEN
@@ -98,9 +100,9 @@ def test_precision_recall_and_f1_by_hand(worked):
         [[3 / 4, 3 / 4, 3 / 4, 4], [2 / 3, 2 / 4, 4 / 7, 4], [4 / 6, 4 / 5, 8 / 11, 5]]
         + [[1, 1, 1, 1]] * 7,
     )
-    assert metrics["macro_precision"] == pytest.approx((3 / 4 + 2 / 3 + 4 / 6 + 7) / 10)
-    assert metrics["macro_recall"] == pytest.approx((3 / 4 + 2 / 4 + 4 / 5 + 7) / 10)
-    assert metrics["macro_f1"] == pytest.approx((3 / 4 + 4 / 7 + 8 / 11 + 7) / 10)
+    assert scores["macro_precision"] == pytest.approx((3 / 4 + 2 / 3 + 4 / 6 + 7) / 10)
+    assert scores["macro_recall"] == pytest.approx((3 / 4 + 2 / 4 + 4 / 5 + 7) / 10)
+    assert scores["macro_f1"] == pytest.approx((3 / 4 + 4 / 7 + 8 / 11 + 7) / 10)
 
 
 def test_log_loss_by_hand(worked):
@@ -111,7 +113,7 @@ def test_log_loss_by_hand(worked):
 
 
 def test_calibration_error_by_hand_when_all_have_one_confidence(worked):
-    assert worked[0]["calibration_error"] == pytest.approx(0.91 - 0.8, abs=1e-6)
+    assert worked[1]["calibration_error"] == pytest.approx(0.91 - 0.8, abs=1e-6)
 
 
 def test_two_classes_by_hand():
@@ -119,7 +121,7 @@ def test_two_classes_by_hand():
     labels = np.array([0, 0, 0, 0, 1, 1])
     probabilities = probabilities_of([0, 0, 0, 1, 1, 1], [0.9, 0.8, 0.7, 0.6, 0.9, 0.55], 2)
 
-    metrics, tables = statistics.evaluate(labels, probabilities, ["cat", "dog"], bins=2)
+    metrics, scores, tables = statistics.evaluate(labels, probabilities, ["cat", "dog"], bins=2)
 
     np.testing.assert_allclose(
         tables["per_class"][["precision", "recall", "f1", "support"]],
@@ -133,7 +135,7 @@ def test_two_classes_by_hand():
     assert metrics["accuracy"] == 5 / 6
     # All confidences lie in the upper bin.
     mean = (0.9 + 0.8 + 0.7 + 0.6 + 0.9 + 0.55) / 6
-    assert metrics["calibration_error"] == pytest.approx(abs(5 / 6 - mean), abs=1e-6)
+    assert scores["calibration_error"] == pytest.approx(abs(5 / 6 - mean), abs=1e-6)
 
 
 def test_reliability_and_its_error_by_hand():
@@ -177,11 +179,11 @@ def test_the_roc_of_a_class_by_hand():
 def test_up_to_ten_classes_each_has_its_curve_and_the_macro_auc_is_their_mean(k):
     labels, probabilities = drawn(k)
 
-    metrics, tables = statistics.evaluate(labels, probabilities, named(k), bins=10)
+    metrics, scores, tables = statistics.evaluate(labels, probabilities, named(k), bins=10)
 
     auc = tables["roc"].groupby("class", sort=False)["auc"].first()
     assert auc.index.tolist() == named(k)
-    assert metrics["macro_roc_auc"] == pytest.approx(auc.mean())
+    assert scores["macro_roc_auc"] == pytest.approx(auc.mean())
     for label, value in enumerate(auc):
         assert value == roc_auc_score(labels == label, probabilities[:, label])
 
@@ -190,7 +192,7 @@ def test_up_to_ten_classes_each_has_its_curve_and_the_macro_auc_is_their_mean(k)
 def test_of_more_classes_the_ten_weakest_keep_their_curves_in_the_order_of_the_classes(k):
     labels, probabilities = drawn(k)
 
-    _, tables = statistics.evaluate(labels, probabilities, named(k), bins=10)
+    *_, tables = statistics.evaluate(labels, probabilities, named(k), bins=10)
 
     kept = tables["roc"]["class"].unique().tolist()
     weakest = sorted(zip(tables["per_class"]["roc_auc"], range(k), strict=True))[:10]
@@ -203,9 +205,9 @@ def test_the_tables_have_their_columns_and_agree_with_each_other(k):
     labels, probabilities = drawn(k)
     right = probabilities.argmax(axis=1) == labels
 
-    metrics, tables = statistics.evaluate(labels, probabilities, named(k), bins=15)
+    metrics, scores, tables = statistics.evaluate(labels, probabilities, named(k), bins=15)
 
-    assert list(metrics) == METRICS
+    assert (list(metrics), list(scores)) == (METRICS, SCORES)
     assert {name: list(table) for name, table in tables.items()} == COLUMNS
     assert all(table.notna().all().all() for table in tables.values())
     confusion, per_class = tables["confusion"], tables["per_class"]
@@ -222,7 +224,7 @@ def test_names_are_no_more_than_names():
     """Names such as `nan` or `1` stay text, and the order is that of the classes."""
     names = ["nan", "1", "a"]
 
-    _, tables = statistics.evaluate(*drawn(3), names, bins=5)
+    *_, tables = statistics.evaluate(*drawn(3), names, bins=5)
 
     assert tables["per_class"]["class"].tolist() == names
     assert tables["roc"]["class"].unique().tolist() == names
@@ -230,16 +232,20 @@ def test_names_are_no_more_than_names():
 
 
 def test_a_class_that_is_never_predicted_has_precision_0():
-    metrics, tables = statistics.evaluate(np.arange(10), probabilities_of([0] * 10), TEN, bins=10)
+    metrics, scores, tables = statistics.evaluate(
+        np.arange(10), probabilities_of([0] * 10), TEN, bins=10
+    )
 
     assert tables["per_class"]["precision"].tolist() == [0.1] + [0] * 9
-    assert metrics["macro_precision"] == pytest.approx(0.01)
+    assert scores["macro_precision"] == pytest.approx(0.01)
 
 
 def test_a_model_without_a_mistake_has_perfect_metrics():
-    metrics, tables = statistics.evaluate(np.arange(10), np.eye(10, dtype=np.float32), TEN, bins=5)
+    metrics, scores, tables = statistics.evaluate(
+        np.arange(10), np.eye(10, dtype=np.float32), TEN, bins=5
+    )
 
-    assert (metrics["accuracy"], metrics["errors"], metrics["macro_roc_auc"]) == (1, 0, 1)
+    assert (metrics["accuracy"], metrics["errors"], scores["macro_roc_auc"]) == (1, 0, 1)
     assert metrics["log_loss"] == pytest.approx(0, abs=1e-12)
-    assert metrics["calibration_error"] == 0
+    assert scores["calibration_error"] == 0
     assert isinstance(tables["roc"], pd.DataFrame)

@@ -17,6 +17,7 @@ from cnn.errors import run
 from cnn.params import load as load_params
 from cnn.runtime import keras
 from stages import train
+from stages.evaluate import read_history
 from tests.clones import environment
 
 ROOT = Path(__file__).parent.parent
@@ -85,6 +86,16 @@ def test_the_history_has_a_row_an_epoch(run_train, write_params, prepared, tmp_p
     assert [float(row["learning_rate"]) for row in rows] == pytest.approx(falling, rel=1e-4)
     progress = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
     assert [line.split("  ")[0] for line in progress] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+
+
+def test_the_history_is_whole_after_each_epoch(tf, tiny_params, prepared):
+    tensors = tuple(engine.in_tensorflow(part[:64]) for part in load(prepared / "train.npz")[:2])
+    params = tiny_params.model_copy(update={"epochs": 3})
+    kept = []
+
+    train.train(params, tensors, tensors, 10, lambda history: kept.append(list(history)))
+
+    assert [[row["epoch"] for row in history] for history in kept] == [[1], [1, 2], [1, 2, 3]]
 
 
 def test_validation_is_that_of_the_finished_epoch(trained, prepared, tf):
@@ -170,7 +181,8 @@ def test_with_averaging_the_average_becomes_the_model(tf, tiny_params, prepared)
         keras.utils.set_random_seed(1)
         changed = {"epochs": epochs, "schedule": "constant", "averaging": averaging}
         params = tiny_params.model_copy(update={"batch_size": 64, "shards": 1, **changed})
-        return train.train(params, tensors, tensors, 10)[0].get_weights()[0]
+        network = train.train(params, tensors, tensors, 10, lambda history: None)
+        return network.get_weights()[0]
 
     expected = (weights(0.0, 1) + weights(0.0, 2)) / 2
     np.testing.assert_allclose(weights(0.5, 2), expected, atol=1e-6)
@@ -198,7 +210,7 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_and_learning_rate(
     validation = load(prepared / "validation.npz")
     tensors = tuple(engine.in_tensorflow(part) for part in validation[:2])
 
-    message = refusal(train.train, params, tensors, tensors, 10)
+    message = refusal(train.train, params, tensors, tensors, 10, lambda history: None)
 
     assert message == (
         "the loss is nan in epoch 1 at learning rate 1e+39; "
@@ -255,4 +267,6 @@ def test_ctrl_c_ends_a_training_with_one_line_and_nothing_half_written(
     assert process.returncode == 130
     assert errors == "interrupted: what was not finished is not written\n"
     assert "epoch 1000/1000" not in output
-    assert not folder.exists() or not any(folder.iterdir())
+    assert [file.name for file in folder.iterdir()] == ["training.csv"]
+    rows = read_history(folder / "training.csv")  # whole, up to the last epoch that was finished
+    assert rows["epoch"].tolist() == list(range(1, len(rows) + 1))

@@ -1,91 +1,32 @@
-"""Say whether one model is better than another, and where: two revisions on shared test images.
+"""Say whether one model is better than another, and where; or one recipe, from several seeds.
 
-    python -m tools.compare REV_A [REV_B] [--json]
+    python -m tools.compare A [B] [--json]
+    python -m tools.compare 'fast-*' 'default-*' [--json] [--picture [PATH.png]]
 
-REV is a commit, a branch, a tag, an experiment's name or `workspace` (the default of REV_B). Reads
-reports/predictions.csv of both through DVC, without a checkout; writes nothing.
+A and B are commits, branches, tags, experiments, `workspace` (the default of B), or patterns that
+match the names of experiments, branches and tags. Reads what both have on record through DVC,
+without a checkout; writes nothing but the picture that it is asked for.
 
-It compares two trained models. Another seed gives another model of the same recipe, so a verdict
-on recipes needs several seeds of each.
+Two runs are two trained models, compared image by image on the test images that both share.
+Another seed gives another model of the same recipe: a verdict on recipes takes a pattern that
+matches several runs, and compares their means.
 """
 
 import argparse
-import csv
 import json
-from collections import Counter
-from typing import NamedTuple
+import sys
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cnn.errors import UserError, run
 from cnn.intervals import wilson_interval
+from tools import groups
+from tools.revisions import PREDICTIONS, Reading, matching, parse, read_texts
+from tools.runs import Run, distinct, in_both, read_run, unlike
 
-PREDICTIONS = "reports/predictions.csv"
-HEADER = ["index", "image", "actual", "predicted", "probability"]
-SIGNIFICANT = 0.05
 MOST_CHANGED = 3  # classes that the text names
-
-
-def read_text(revision: str) -> str:
-    """Return the text of PREDICTIONS in `revision`, from Git, the cache or the workspace."""
-    from dvc.api import DVCFileSystem
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-    from dvc.scm import resolve_rev
-
-    if not revision or ":" in revision:  # Git would take these for HEAD and for a folder
-        raise UserError(f"'{revision}': unknown Git revision")
-    try:
-        with Repo() as repo:
-            commit = None if revision == "workspace" else resolve_rev(repo.scm, revision)
-            return DVCFileSystem(repo.root_dir, rev=commit).read_text(PREDICTIONS, encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(
-            f"{PREDICTIONS}: not in '{revision}'; `dvc repro` writes it, and a commit keeps it"
-        ) from None
-    except UnicodeDecodeError:
-        raise UserError(f"{PREDICTIONS} of '{revision}': is not text; restore it") from None
-    except (DvcException, OSError) as error:
-        raise UserError(f"'{revision}': {' '.join(str(error).split())}") from None
-
-
-class Reading(NamedTuple):
-    """What one model read, by the image's fingerprint and which of equal images it is."""
-
-    actual: dict[tuple[str, int], str]
-    predicted: dict[tuple[str, int], str]
-
-
-def parse(text: str, name: str) -> Reading:
-    """Return what the CSV `text` says of each image.
-
-    Raises
-    ------
-    UserError
-        Naming `name` and the first line that is damaged.
-    """
-    rows = csv.reader(text.splitlines())
-    if next(rows, None) != HEADER:
-        raise UserError(f"{name}: does not start with '{','.join(HEADER)}'; `dvc repro` mends it")
-    reading, seen = Reading({}, {}), Counter()
-    for number, row in enumerate(rows):
-        try:
-            index, image, actual, predicted, probability = row
-            whole = int(index) == number and 0 <= float(probability) <= 1
-        except ValueError:
-            whole = False
-        if not (whole and image and actual and predicted):
-            raise UserError(
-                f"{name}: line {number + 2} is damaged: {','.join(row)[:60]!r}; "
-                "`dvc repro` mends it"
-            )
-        seen[image] += 1
-        reading.actual[image, seen[image]] = actual
-        reading.predicted[image, seen[image]] = predicted
-    if not reading.actual:
-        raise UserError(f"{name}: has no row per image; `dvc repro` mends it")
-    return reading
+PICTURE = "dvc_plots/compare.png"  # beside what `dvc plots` draws; Git ignores it
 
 
 def shared(a: Reading, b: Reading) -> tuple[NDArray, NDArray, NDArray]:
@@ -155,15 +96,9 @@ def sentence(result: dict) -> str:
         count = f"{only_a:,} images" if only_a else "no image"
         return f"Each reads {count} correctly that the other does not: neither is better."
     better = "B" if only_b > only_a else "A"
-    size, verdict = (
-        ("large", "is hardly chance")
-        if p < SIGNIFICANT
-        else ("small", "is expected by chance" if p > 0.2 else "may well be chance")
-    )
-    value = f"= {p:#.2g}" if p >= 0.0001 else "< 0.0001"
     return (
         f"{better} is better on {max(only_a, only_b):,} images and worse on "
-        f"{min(only_a, only_b):,}; a difference this {size} {verdict} (p {value})."
+        f"{min(only_a, only_b):,}; {groups.chance(p)}."
     )
 
 
@@ -185,14 +120,9 @@ def table(result: dict, names: tuple[str, str]) -> str:
     return "\n".join(f"{title:32}{a!s:>22}  {b!s:>22}" for title, a, b in rows)
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("a", metavar="REV_A", help="commit, branch, tag or experiment")
-    parser.add_argument("b", metavar="REV_B", nargs="?", default="workspace", help="as REV_A")
-    parser.add_argument("--json", action="store_true", help="for programs")
-    arguments = parser.parse_args(argv)
-    names = (arguments.a, arguments.b)
-    a, b = (parse(read_text(name), f"{PREDICTIONS} of '{name}'") for name in names)
+def compare_two(names: tuple[str, str], as_json: bool) -> None:
+    """Compare two trained models image by image, and print what was found."""
+    a, b = (parse(read_texts(name, PREDICTIONS)[0], f"{PREDICTIONS} of '{name}'") for name in names)
     actual, predicted_a, predicted_b = shared(a, b)
     if not len(actual):
         raise UserError(
@@ -203,7 +133,7 @@ def main(argv: list[str] | None = None) -> None:
     result["a"]["test_images"], result["b"]["test_images"] = len(a.actual), len(b.actual)
     result["a"]["revision"], result["b"]["revision"] = names
     result["sentence"] = sentence(result)
-    if arguments.json:
+    if as_json:
         print(json.dumps(result, indent=2))
     else:
         n = result["images"]
@@ -213,6 +143,67 @@ def main(argv: list[str] | None = None) -> None:
                 f"(A has {len(a.actual):,}, B {len(b.actual):,}).\n"
             )
         print(f"{table(result, names)}\n\n{result['sentence']}")
+
+
+def compare_sets(
+    sets: list[list[Run]],
+    patterns: tuple[str, str],
+    warnings: list[str],
+    as_json: bool,
+    picture: str | None,
+) -> None:
+    """Compare two recipes, several runs of at least one, and print what was found."""
+    result = groups.compare(*sets)
+    result["a"]["revision"], result["b"]["revision"] = patterns
+    result["warnings"] = warnings + (in_both(*sets) if result["test"] != "paired" else [])
+    if picture:
+        from tools import strip_plot
+
+        strip_plot.save(result, picture)
+        result["picture"] = picture
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    for warning in result["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(groups.table(result, patterns))
+    if picture:
+        print(f"\nThe runs are drawn in {picture}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "a",
+        metavar="A",
+        help="commit, branch, tag or experiment, or a quoted pattern such as 'x-*'",
+    )
+    parser.add_argument("b", metavar="B", nargs="?", default="workspace", help="as A")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument(
+        "--picture",
+        metavar="PATH.png",
+        nargs="?",
+        const=PICTURE,
+        help=f"draw the runs of two sets; without a path into {PICTURE}",
+    )
+    arguments = parser.parse_args(argv)
+    picture = arguments.picture
+    if picture and not picture.endswith(".png"):
+        raise UserError(f"--picture is '{picture}'; allowed: a path that ends with .png")
+    patterns = (arguments.a, arguments.b)
+    names = [matching(pattern) for pattern in patterns]
+    if any(len(found) > 1 for found in names):
+        read = [distinct([read_run(name) for name in found]) for found in names]
+        sets = [runs for runs, _ in read]
+        if any(len(runs) > 1 for runs in sets):
+            warnings = [line for runs, told in read for line in told + unlike(runs)]
+            compare_sets(sets, patterns, warnings, arguments.json, picture)
+            return
+        names = [[runs[0].name] for runs in sets]
+    if picture:
+        raise UserError("--picture draws several runs; name them by a pattern such as 'fast-*'")
+    compare_two((names[0][0], names[1][0]), arguments.json)
 
 
 if __name__ == "__main__":
