@@ -16,7 +16,7 @@ from tests import clones
 from tests.clones import ROOT, commit, git
 from tests.recorded import make_repository
 from tools import seeds
-from tools.workers import running_workers
+from tools.queue_workers import running_workers
 
 PIPELINE = """\
 stages:

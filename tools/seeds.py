@@ -26,8 +26,8 @@ from cnn.errors import INTERRUPTED, UserError, run
 from cnn.params import read_yaml
 from cnn.runtime import cores
 from tools import recipe
+from tools.queue_workers import end_idle_workers, running_workers, start_workers
 from tools.runs import METRICS, SEED
-from tools.workers import end_idle_workers, running_workers, start_workers
 
 DEFAULT = "default"
 PARAMS = Path("params.yaml")
