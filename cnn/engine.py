@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,7 +29,7 @@ def in_tensorflow(array: NDArray) -> tf.Tensor:
     return tf.experimental.dlpack.from_dlpack(aligned.__dlpack__())
 
 
-def compiled_epoch(
+def compiled_steps(
     network: keras.Model,
     images: tf.Tensor,
     labels: tf.Tensor,
@@ -36,12 +38,16 @@ def compiled_epoch(
     seed: int = 0,
     moves: AugmentationParams | None = None,
 ) -> tf.types.experimental.PolymorphicFunction:
-    """Return a function that takes a permutation of range(n) and trains one epoch in that order.
+    """Return a function that trains some or all steps of an epoch.
 
-    The whole epoch is one graph: gathering the batches from a constant inside it is as fast with
+    All steps are one graph: gathering the batches from a constant inside it is as fast with
     deterministic operations as without, where a loop over tf.data is not, and no step returns to
-    Python. The last batch may be short; every image is seen once. The function returns the mean
-    loss and the accuracy over the epoch, float32 scalars.
+    Python. The last batch of an epoch may be short; every image is seen once.
+
+    The function takes a permutation of range(n), from which and up to which place of it to train,
+    multiples of the batch size or n, and what it returns: the sum of the images' losses and how
+    many were right, of the epoch so far, float32 and int64. Where an epoch is parted changes no
+    byte.
 
     Parameters
     ----------
@@ -57,7 +63,7 @@ def compiled_epoch(
         The network is one that would not be trained as Keras trains it.
     """
     check(network, shards)
-    n, optimizer = images.shape[0], network.optimizer
+    optimizer = network.optimizer
     optimizer.build(network.trainable_variables)
     size = -(-batch_size // shards)
 
@@ -80,18 +86,35 @@ def compiled_epoch(
             parts.append((seen, tf.gather(labels, filled[rows]), weights[rows]))
         return sharded_step(network, parts)
 
-    @tf.function
-    def epoch(order):
-        loss_sum = tf.constant(0.0)
-        right = tf.constant(0, tf.int64)
-        for first in tf.range(0, n, batch_size):
-            batch = order[first : first + batch_size]
+    place, float32 = tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.float32)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64), place, place, float32, place])
+    def steps(order, start, stop, loss_sum, right):
+        for first in tf.range(start, stop, batch_size):
+            batch = order[first : tf.minimum(first + batch_size, stop)]
             loss, correct = step(batch)
             loss_sum += loss * tf.cast(tf.size(batch), tf.float32)
             right += correct
-        return loss_sum / n, tf.cast(right, tf.float32) / n
+        return loss_sum, right
 
-    return epoch
+    return steps
+
+
+def compiled_epoch(
+    network: keras.Model, images: tf.Tensor, *args: object, **kwargs: object
+) -> Callable[[NDArray[np.int64]], tuple[float, float]]:
+    """Return a function that takes a permutation of range(n) and trains one epoch in that order.
+
+    It returns the mean loss and the accuracy over the epoch. The parameters are those of
+    `compiled_steps`.
+    """
+    steps, n = compiled_steps(network, images, *args, **kwargs), images.shape[0]
+    return lambda order: means(*steps(order, 0, n, 0.0, 0), n)
+
+
+def means(loss_sum: tf.Tensor, correct: tf.Tensor, n: int) -> tuple[float, float]:
+    """Return the mean loss and the accuracy over n images, with the precision of float32."""
+    return tuple(float(np.float32(value) / np.float32(n)) for value in (loss_sum, correct))
 
 
 def compiled_validation(

@@ -44,13 +44,17 @@ def of_training(
 
     Parameters
     ----------
-    params : the stage's section; a name is that of a parameter, as in "train.seed".
+    params : section `train`; a name is that of a parameter, as in "train.seed". Whether a training
+        goes on changes no byte.
     data : {what it is: its file}, by what it is since the place may differ between machines.
     programs : source files beside the library's.
     environment : as `runtime.environment` gives it.
     """
     return {
-        **{f"train.{name}": json.dumps(value) for name, value in params.model_dump().items()},
+        **{
+            f"train.{name}": json.dumps(value)
+            for name, value in params.model_dump(exclude={"resume"}).items()
+        },
         **{name: digest(path) for name, path in data.items()},
         **code(*programs),
         **environment,

@@ -17,27 +17,30 @@ import argparse
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from cnn import archive, data, engine, model, progress, runtime
+from cnn import archive, data, engine, identity, model, progress, resume, runtime
 from cnn.augmentation import AugmentationParams
 from cnn.errors import UserError, run
 from cnn.files import write_csv, write_json
 from cnn.params import CURE, load
+from cnn.resume import Row, State
 from cnn.runtime import keras, tf
+
+# The state may be kept between two parts of an epoch: so many steps at first, then twice as many as
+# long as they take a few seconds only.
+FIRST_PART, QUICK = 16, 5.0
 
 
 def _power_of_two(shards: int) -> int:
     if shards not in (1, 2, 4, 8, 16, 32, 64):
         raise ValueError
     return shards
-
-
-Row = dict[str, float]  # of one epoch
 
 
 class TrainParams(model.NetworkParams, model.OptimizerParams, AugmentationParams):
@@ -52,6 +55,7 @@ class TrainParams(model.NetworkParams, model.OptimizerParams, AugmentationParams
     )
     instruction_set: Literal["avx2", "native"]
     precision: Literal["float32", "mixed_bfloat16"]
+    resume: bool = Field(description="true or false")
 
 
 def train(
@@ -60,8 +64,13 @@ def train(
     validation: tuple[tf.Tensor, tf.Tensor],
     classes: int,
     keep: Callable[[list[Row]], None],
+    state: State | None = None,
+    keep_state: Callable[[State], None] | None = None,
 ) -> keras.Model:
     """Return the trained model; after each epoch `keep` is given the history so far.
+
+    Now and then `keep_state` is given what it takes to go on from there; given such a `state`, the
+    training goes on, to the same bytes.
 
     Raises
     ------
@@ -69,20 +78,38 @@ def train(
         The loss is no longer finite.
     """
     images, labels = training
+    n = images.shape[0]
     network = model.build(params, images.shape[1:], classes)
-    steps = params.epochs * math.ceil(images.shape[0] / params.batch_size)
+    steps = params.epochs * math.ceil(n / params.batch_size)
     model.compile_for(network, params, steps)
     schedule = model.learning_rate_schedule(params, steps)
-    epoch = engine.compiled_epoch(
+    take = engine.compiled_steps(
         network, images, labels, params.batch_size, params.shards, params.seed, params
     )
     validate = engine.compiled_validation(network, *validation)
+    variables = [*network.variables, *network.optimizer.variables]
     shuffle = np.random.default_rng(params.seed)
-    history: list[Row] = []
+    if state is None:
+        state = State()
+    else:
+        for variable, value in zip(variables, state.variables, strict=True):
+            variable.assign(value)
+        for _ in range(state.epochs):
+            shuffle.permutation(n)
+    keeper = resume.Keeper(keep_state, variables)
+    part = FIRST_PART
     with progress.shown(steps, lambda: int(network.optimizer.iterations.value)) as say:
-        started = time.perf_counter()
-        for number in range(1, params.epochs + 1):
-            loss, accuracy = (float(value) for value in epoch(shuffle.permutation(images.shape[0])))
+        started, first = time.perf_counter(), state.epochs + 1
+        for number in range(first, params.epochs + 1):
+            order = shuffle.permutation(n)
+            while state.start < n:
+                began = time.perf_counter()
+                stop = min(state.start + part * params.batch_size, n)
+                sums = take(order, state.start, stop, state.loss_sum, state.correct)
+                state = state.within(stop, *sums)
+                keeper.offer(state, resume.EVERY)
+                part *= 2 if time.perf_counter() - began < QUICK else 1
+            loss, accuracy = engine.means(state.loss_sum, state.correct, n)
             last_step = network.optimizer.iterations.numpy() - 1
             learning_rate = float(schedule if isinstance(schedule, float) else schedule(last_step))
             if number == params.epochs:
@@ -94,19 +121,19 @@ def train(
                     f"the loss is {loss} in epoch {number} at learning rate {learning_rate:g}; "
                     "lower train.learning_rate in params.yaml and run 'dvc repro'"
                 )
-            history.append(
-                {
-                    "epoch": number,
-                    "accuracy": accuracy,
-                    "loss": loss,
-                    "validation_accuracy": validation_accuracy,
-                    "validation_loss": validation_loss,
-                    "learning_rate": learning_rate,
-                }
-            )
-            keep(history)
+            row = {
+                "epoch": number,
+                "accuracy": accuracy,
+                "loss": loss,
+                "validation_accuracy": validation_accuracy,
+                "validation_loss": validation_loss,
+                "learning_rate": learning_rate,
+            }
+            state = State(number, history=[*state.history, row])
+            keep(state.history)
+            keeper.offer(state)
             elapsed = time.perf_counter() - started
-            left = elapsed / number * (params.epochs - number)
+            left = elapsed / (number - first + 1) * (params.epochs - number)
             say(
                 f"epoch {number}/{params.epochs}  loss {loss:.4f}  accuracy {accuracy:.4f}  "
                 f"validation loss {validation_loss:.4f}  accuracy {validation_accuracy:.4f}  "
@@ -145,11 +172,21 @@ def main(argv: list[str] | None = None) -> None:
         rows = [{key: f"{value:.6g}" for key, value in row.items()} for row in history]
         write_csv(arguments.history, rows)
 
+    environment = runtime.environment(params.instruction_set, params.precision)
+    state, keep_state, path = None, None, resume.path_beside(arguments.model)
+    if params.resume:
+        files = {"training data": arguments.train, "validation data": arguments.validation}
+        this = identity.of_training(params, files, [__file__], environment)
+        state, keep_state = resume.load(path, this), partial(resume.save, path, this)
+    if state:
+        print(f"going on after {state}", flush=True)
+        keep(state.history)
     with runtime.ending_promptly():
-        network = train(params, training, validation, classes, keep)
+        network = train(params, training, validation, classes, keep, state, keep_state)
 
     archive.save(model.in_float32(network), arguments.model)
-    write_json(arguments.environment, runtime.environment(params.instruction_set, params.precision))
+    write_json(arguments.environment, environment)
+    path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,168 @@
+"""A training that was killed goes on to the bytes of one that nobody disturbed."""
+
+import numpy as np
+import pytest
+
+from cnn import engine, resume
+from cnn.data import load
+from cnn.params import load as load_params
+from cnn.resume import State
+from stages import train
+from tests.test_train import WRITTEN, flags
+
+IDENTITY = {"train.seed": "42", "cnn.steps": "0a1b", "keras": "3"}
+STATE = State(
+    epochs=2,
+    start=64,
+    loss_sum=np.float32(0.1),
+    correct=np.int64(7),
+    history=[{"epoch": 1, "loss": 1 / 3}, {"epoch": 2, "loss": 0.1}],
+    variables=[np.float32([[1, 2], [3, 4]]), np.int64(5), np.zeros((0, 3), np.float32)],
+)
+
+
+def same(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
+    return all(
+        (x.dtype, x.shape, x.tobytes()) == (y.dtype, y.shape, y.tobytes())
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+@pytest.fixture
+def kept(tmp_path):
+    path = resume.path_beside(tmp_path / "cnn.keras")
+    resume.save(path, IDENTITY, STATE)
+    return path
+
+
+def test_a_state_is_read_as_it_was_kept(kept):
+    state = resume.load(kept, IDENTITY)
+
+    assert state[:5] == STATE[:5]
+    assert state.loss_sum.dtype == np.float32
+    assert same([*map(np.asarray, state.variables)], [*map(np.asarray, STATE.variables)])
+    assert str(state) == "epoch 2 and 64 images of the next"
+
+
+def test_there_is_none_at_first(tmp_path, capsys):
+    assert resume.load(tmp_path / "none", IDENTITY) is None
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"train.seed": "43"}, "train.seed was 42, is 43"),
+        ({"keras": "4", "train.seed": "43"}, "keras was 3, is 4; train.seed was 42, is 43"),
+        ({"more": "1"}, "more was None, is 1"),
+        (
+            dict.fromkeys("abcde", "1"),
+            "a was None, is 1; b was None, is 1; c was None, is 1, and 2",
+        ),
+    ],
+)
+def test_another_training_does_not_go_on_from_it_and_says_why(kept, capsys, changed, named):
+    assert resume.load(kept, IDENTITY | changed) is None
+    told = capsys.readouterr().err
+    assert told.startswith(f"note: {kept}: the state that was kept is another training's ({named}")
+    assert told.endswith("); starting anew\n")
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
+def test_what_is_cut_off_is_not_gone_on_from(kept, capsys, share):
+    content = kept.read_bytes()
+    kept.write_bytes(content[: int(len(content) * share)])
+
+    assert resume.load(kept, IDENTITY) is None
+    told = capsys.readouterr().err
+    assert told.startswith(f"note: {kept}: the state that was kept is damaged (")
+    assert told.count("\n") == 1
+
+
+def test_no_flipped_bit_goes_unnoticed(kept, capsys):
+    content = kept.read_bytes()
+    for place in np.random.default_rng(0).integers(len(content), size=100):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << (place % 8)
+        kept.write_bytes(flipped)
+        state = resume.load(kept, IDENTITY)
+        # A zip's dates and the like may change; what is read of it may not.
+        assert state is None or same(
+            [*map(np.asarray, state.variables)], [*map(np.asarray, STATE.variables)]
+        )
+
+
+def test_keeping_it_takes_a_hundredth_of_the_time_at_most(monkeypatch):
+    now, written = [0.0], []
+    monkeypatch.setattr(resume.time, "monotonic", lambda: now[0])
+
+    def write(state):
+        written.append((now[0], state.epochs))
+        now[0] += 0.25
+
+    keeper = resume.Keeper(write, [])
+    for epoch in range(1, 101):
+        now[0] += 1
+        keeper.offer(State(epoch))
+    assert [epoch for _, epoch in written] == [1, 26, 51, 76]
+
+    written.clear()
+    for seen in range(1, 101):
+        now[0] += 1
+        keeper.offer(State(100, seen), wait=resume.EVERY)
+    times = [time for time, _ in written]
+    assert min(np.diff(times)) >= 30
+    assert len(times) == 4
+
+
+def test_from_wherever_it_goes_on_the_weights_are_the_same_to_the_bit(
+    tf, tiny_yaml, prepared, monkeypatch
+):
+    """With all that has a state of its own: dropout, moves, the average of the weights."""
+    monkeypatch.setattr(resume, "EVERY", 0)
+    monkeypatch.setattr(resume, "SHARE", np.inf)
+    changed = {"dropout": 0.3, "averaging": 0.9, "shift": 2.0, "epochs": 3, "weight_decay": 0.1}
+    params = load_params(tiny_yaml, "train", train.TrainParams).model_copy(update=changed)
+    training, validation = (
+        tuple(map(engine.in_tensorflow, load(prepared / f"{name}.npz")[:2]))
+        for name in ("train", "validation")
+    )
+    monkeypatch.setattr(train, "FIRST_PART", 4)  # of 15 steps
+
+    def trained(state=None):
+        states, histories = [], []
+        network = train.train(
+            params, training, validation, 10, histories.append, state, states.append
+        )
+        return network.get_weights(), histories[-1] if histories else None, states
+
+    weights, history, states = trained()
+    places = [(state.epochs, state.start) for state in states]
+    assert places == [(0, 128), (0, 384), (0, 450), (1, 0), (1, 450), (2, 0), (2, 450), (3, 0)]
+    for state in (states[1], states[3], states[6], states[7]):
+        state = resume.unpack(resume.pack(state, IDENTITY))[0]
+        again, gone_on, _ = trained(state)
+        assert same(again, weights)
+        assert gone_on == (history if state.epochs < 3 else None)
+
+
+def test_the_stage_goes_on_and_leaves_no_state_behind(
+    trained, tiny_yaml, prepared, tmp_path, monkeypatch, capsys
+):
+    """Killed between its last epoch and the model."""
+    words = flags(tiny_yaml, prepared / "train.npz", prepared / "validation.npz", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(train.archive, "save", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train.main(words)
+    assert resume.path_beside(tmp_path / "cnn.keras").is_file()
+    (tmp_path / "training.csv").unlink()  # as DVC does before it runs the stage
+    capsys.readouterr()
+
+    train.main(words)
+
+    assert capsys.readouterr().out == "going on after epoch 1\n"
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(WRITTEN.values())
+    for name in WRITTEN.values():
+        assert (tmp_path / name).read_bytes() == (trained / name).read_bytes()
