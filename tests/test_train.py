@@ -252,6 +252,7 @@ def test_ctrl_c_ends_a_training_with_one_line_and_nothing_half_written(
     with subprocess.Popen(
         [sys.executable, "-c", start, *flags(write_params(epochs=1000), *splits, folder)],
         cwd=ROOT,
+        env=environment(tmp_path / "clone"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
