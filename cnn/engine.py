@@ -88,14 +88,20 @@ def compiled_steps(
 
     place, float32 = tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.float32)
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64), place, place, float32, place])
+    # A loop in TensorFlow's words: without autograph it is traced sooner, and no source file of
+    # autograph's is left in TMPDIR by a process that is killed.
+    @tf.function(
+        input_signature=[tf.TensorSpec([None], tf.int64), place, place, float32, place],
+        autograph=False,
+    )
     def steps(order, start, stop, loss_sum, right):
-        for first in tf.range(start, stop, batch_size):
+        def take(first, loss_sum, right):
             batch = order[first : tf.minimum(first + batch_size, stop)]
             loss, correct = step(batch)
             loss_sum += loss * tf.cast(tf.size(batch), tf.float32)
-            right += correct
-        return loss_sum, right
+            return first + batch_size, loss_sum, right + correct
+
+        return tf.while_loop(lambda first, *_: first < stop, take, (start, loss_sum, right))[1:]
 
     return steps
 
@@ -127,18 +133,22 @@ def compiled_validation(
     """
     n = images.shape[0]
 
-    @tf.function
+    def measure(first, loss_sum, right):
+        actual = labels[first : first + VALIDATION_BATCH]
+        probabilities = network(images[first : first + VALIDATION_BATCH], training=False)
+        loss = total_loss(network, actual, probabilities)
+        loss_sum += loss * tf.cast(tf.size(actual), tf.float32)
+        right += tf.math.count_nonzero(tf.argmax(probabilities, axis=1) == actual)
+        return first + VALIDATION_BATCH, loss_sum, right
+
+    @tf.function(autograph=False)
     def validation():
-        loss_sum = tf.constant(0.0)
-        right = tf.constant(0, tf.int64)
-        for first in tf.range(0, n, VALIDATION_BATCH):
-            # Side by side, since each operation runs on one thread.
-            tf.autograph.experimental.set_loop_options(parallel_iterations=SIDE_BY_SIDE)
-            actual = labels[first : first + VALIDATION_BATCH]
-            probabilities = network(images[first : first + VALIDATION_BATCH], training=False)
-            loss = total_loss(network, actual, probabilities)
-            loss_sum += loss * tf.cast(tf.size(actual), tf.float32)
-            right += tf.math.count_nonzero(tf.argmax(probabilities, axis=1) == actual)
+        _, loss_sum, right = tf.while_loop(
+            lambda first, *_: first < n,
+            measure,
+            (0, tf.constant(0.0), tf.constant(0, tf.int64)),
+            parallel_iterations=SIDE_BY_SIDE,  # since each operation runs on one thread
+        )
         return loss_sum / n, tf.cast(right, tf.float32) / n
 
     return validation

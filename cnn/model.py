@@ -137,7 +137,9 @@ def predict(network: keras.Model, images: NDArray[np.float32]) -> NDArray[np.flo
     As Model.predict, which reads the images through tf.data and logs that they have come to an end.
     """
     signature = [tf.TensorSpec([None, *images.shape[1:]], tf.float32)]
-    ask = tf.function(lambda batch: network(batch, training=False), input_signature=signature)
+    ask = tf.function(
+        lambda batch: network(batch, training=False), input_signature=signature, autograph=False
+    )
     parts = [images[i : i + PREDICTION_BATCH] for i in range(0, len(images), PREDICTION_BATCH)]
     with ThreadPoolExecutor(cores()) as pool:  # each operation runs on one thread
         return np.concatenate([part.numpy() for part in pool.map(ask, parts)])
