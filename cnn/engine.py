@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cnn.augmentation import AugmentationParams, augment
 from cnn.runtime import keras, tf
+from cnn.shares import ALONE, Share
 from cnn.steps import Taken, check, plain_step, sharded_step, total_loss
 
 ALIGNMENT = 64  # bytes, what the widest vector instructions want
@@ -37,6 +38,7 @@ def compiled_steps(
     shards: int,
     seed: int = 0,
     moves: AugmentationParams | None = None,
+    share: Share = ALONE,
 ) -> tf.types.experimental.PolymorphicFunction:
     """Return a function that trains some or all steps of an epoch.
 
@@ -56,6 +58,7 @@ def compiled_steps(
     labels : int64 (n,).
     shards : a power of two of parts into which each batch is split; 1 is Keras' own step.
     seed : of the moves of the augmentation; None for `moves` leaves the images as they are.
+    share : the part of each step that this worker computes; together they give the same bytes.
 
     Raises
     ------
@@ -80,11 +83,11 @@ def compiled_steps(
         filled = tf.ensure_shape(tf.pad(batch, [[0, size * shards - count]]), [size * shards])
         weights = tf.cast(tf.range(size * shards) < count, tf.float32) / tf.cast(count, tf.float32)
         parts = []
-        for shard in range(shards):
+        for shard in range(share.index, shards, share.of):
             rows = slice(shard * size, (shard + 1) * size)
             seen = moved(tf.gather(images, filled[rows]), shard)
             parts.append((seen, tf.gather(labels, filled[rows]), weights[rows]))
-        return sharded_step(network, parts)
+        return sharded_step(network, parts, share)
 
     place, float32 = tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.float32)
 

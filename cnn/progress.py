@@ -22,13 +22,19 @@ def seconds(taken: float) -> str:
 
 
 @contextmanager
-def shown(total: int, done: Callable[[], int]) -> Iterator[Callable[[str], None]]:
+def shown(
+    total: int, done: Callable[[], int], silent: bool = False
+) -> Iterator[Callable[[str], None]]:
     """Say while the block runs how many of `total` steps are done; it gets a function for lines.
 
     A thread of its own asks `done`, so that what computes does not have to return to Python for it.
     On a terminal it draws a bar on standard error, above which the lines go by; in a log it prints,
-    every minute in which nothing else is said, what is done and how long the rest will take.
+    every minute in which nothing else is said, what is done and how long the rest will take. With
+    `silent` it says nothing.
     """
+    if silent:
+        yield lambda text: None
+        return
     bar = tqdm(total=total, unit="step", leave=False, dynamic_ncols=True, disable=None)
     over = Event()
     said = time.perf_counter() - LATER + FIRST

@@ -22,10 +22,10 @@ from cnn.errors import INTERRUPTED, say_interrupted
 # Switches of TensorFlow and the libraries below it: with one of them set, a run would give other
 # numbers than the one on record.
 SWITCHES = ("TF_", "XLA_", "ONEDNN_", "DNNL_", "KERAS_", "OMP_", "KMP_", "MKL_", "CUDA_VISIBLE")
-# What stays all the same. KERAS_HOME is a place, TF_CPP_ sets how much is logged. TF_CLI_ and
-# TF_VAR_ are Terraform's. With the native instruction set the user may choose what of the machine
-# is used; it is recorded.
-HONOURED = ("KERAS_HOME", "TF_CPP_", "TF_CLI_", "TF_VAR_")
+# What stays all the same. KERAS_HOME is a place, TF_CPP_ sets how much is logged, TF_CONFIG names
+# the workers, TF_CLI_ and TF_VAR_ are Terraform's. With the native instruction set the user may
+# choose what of the machine is used; it is recorded.
+HONOURED = ("KERAS_HOME", "TF_CPP_", "TF_CONFIG", "TF_CLI_", "TF_VAR_")
 HONOURED_NATIVE = ("ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS", "CUDA_VISIBLE")
 
 # oneDNN by name: TensorFlow switches it off by itself on a CPU without AVX-512 VNNI, and Eigen's

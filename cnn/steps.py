@@ -11,6 +11,7 @@ from __future__ import annotations
 from cnn.adam import apply_adam, is_plain_adam
 from cnn.errors import UserError
 from cnn.runtime import keras, tf
+from cnn.shares import ALONE, Share, pass_over, tree_sum
 
 # Layers whose output for an image depends on that image alone, so that a batch may be split.
 PER_IMAGE = (
@@ -190,39 +191,41 @@ def shard_gradient(
     )
 
 
-def tree_sum(parts: tf.Tensor) -> tf.Tensor:
-    """Add the rows of a tensor, a power of two, in a fixed binary tree: i with i + k/2, and so on.
-
-    Rows of one tensor, since TensorFlow's graph optimizer merges additions of separate tensors into
-    one sum from left to right, which has other bytes.
-    """
-    rows = parts.shape[0]
-    while rows > 1:
-        rows //= 2
-        parts = parts[:rows] + parts[rows:]
-    return parts[0]
-
-
 def sharded_step(
-    network: keras.Model, shards: list[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
+    network: keras.Model,
+    shards: list[tuple[tf.Tensor, tf.Tensor, tf.Tensor]],
+    share: Share = ALONE,
 ) -> Taken:
     """Take one step on shards of a batch, each (images, labels, weights), side by side.
 
     Every operation runs on one thread, so what is added in which order depends on the number of
-    shards and on nothing else: not on how many cores there are.
+    shards and on nothing else: not on how many cores there are. Nor on the number of workers:
+    worker w of W has the shards w, w + W and so on, which are a branch of the tree; its upper part
+    is added on each worker, of what all have gathered.
     """
-    gradients, losses, correct = zip(
-        *(shard_gradient(network, *shard) for shard in shards), strict=True
-    )
+    gradients, losses, correct = [], [], []
+    for number, shard in enumerate(shards):
+        pass_over(network, share.of - 1 if number else share.index)
+        for results, result in zip(
+            (gradients, losses, correct), shard_gradient(network, *shard), strict=True
+        ):
+            results.append(result)
+    pass_over(network, share.of - 1 - share.index)
     variables = network.trainable_variables
     sizes = [variable.shape.num_elements() for variable in variables]
     # All pieces at once, and not a row a shard and then the rows: 0.9 MB a shard copied once less.
     pieces = tf.concat([piece for shard in gradients for piece in shard], axis=0)
-    parts = tf.split(tree_sum(tf.reshape(pieces, [len(shards), sum(sizes)])), sizes)
+    branch = tree_sum(tf.reshape(pieces, [len(shards), sum(sizes)]))
+    loss, right = tree_sum(tf.stack(losses)), tf.add_n(correct)
+    if share.of > 1:
+        # A number of images is exact in float32 up to 2²⁴.
+        row = tf.concat([branch, [loss, tf.cast(right, tf.float32)]], axis=0)
+        tree = tree_sum(share.gather(row))
+        branch, loss, right = tree[:-2], tree[-2], tf.cast(tree[-1], tf.int64)
     total = [
-        tf.reshape(part, variable.shape) for part, variable in zip(parts, variables, strict=True)
+        tf.reshape(part, variable.shape)
+        for part, variable in zip(tf.split(branch, sizes), variables, strict=True)
     ]
-    loss = tree_sum(tf.stack(losses))
     if network.losses:  # of weights: once a step, not once a shard
         with tf.GradientTape() as tape:
             penalty = tf.add_n(network.losses)
@@ -230,4 +233,4 @@ def sharded_step(
         total = [a + b for a, b in zip(total, extra, strict=True)]
         loss += penalty
     apply(network, total)
-    return loss, tf.add_n(correct)
+    return loss, right

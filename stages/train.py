@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -24,13 +25,25 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from cnn import archive, data, engine, identity, model, progress, resume, runtime
+from cnn import (
+    archive,
+    data,
+    engine,
+    identity,
+    meeting,
+    model,
+    progress,
+    resume,
+    runtime,
+    workers,
+)
 from cnn.augmentation import AugmentationParams
 from cnn.errors import UserError, run
 from cnn.files import write_csv, write_json
 from cnn.params import CURE, load
 from cnn.resume import Row, State
 from cnn.runtime import keras, tf
+from cnn.shares import ALONE, Share
 
 # The state may be kept between two parts of an epoch: so many steps at first, then twice as many as
 # long as they take a few seconds only.
@@ -66,11 +79,13 @@ def train(
     keep: Callable[[list[Row]], None],
     state: State | None = None,
     keep_state: Callable[[State], None] | None = None,
+    share: Share = ALONE,
 ) -> keras.Model:
     """Return the trained model; after each epoch `keep` is given the history so far.
 
     Now and then `keep_state` is given what it takes to go on from there; given such a `state`, the
-    training goes on, to the same bytes.
+    training goes on, to the same bytes. Each of several workers trains its `share`, with the same
+    model as result; the first one says how far it is.
 
     Raises
     ------
@@ -84,7 +99,7 @@ def train(
     model.compile_for(network, params, steps)
     schedule = model.learning_rate_schedule(params, steps)
     take = engine.compiled_steps(
-        network, images, labels, params.batch_size, params.shards, params.seed, params
+        network, images, labels, params.batch_size, params.shards, params.seed, params, share
     )
     validate = engine.compiled_validation(network, *validation)
     variables = [*network.variables, *network.optimizer.variables]
@@ -98,7 +113,8 @@ def train(
             shuffle.permutation(n)
     keeper = resume.Keeper(keep_state, variables)
     part = FIRST_PART
-    with progress.shown(steps, lambda: int(network.optimizer.iterations.value)) as say:
+    taken = network.optimizer.iterations
+    with progress.shown(steps, lambda: int(taken.value), silent=share.index > 0) as say:
         started, first = time.perf_counter(), state.epochs + 1
         for number in range(first, params.epochs + 1):
             order = shuffle.permutation(n)
@@ -158,10 +174,20 @@ def main(argv: list[str] | None = None) -> None:
             f"AVX2 has; set train.instruction_set to native, or precision to float32; {CURE}"
         )
     runtime.warn_of_slow_bfloat16(params.precision)
+    cluster = meeting.cluster_in(os.environ, params.shards)
+    if len(cluster.addresses) > 1:  # TensorFlow's servers tell of all that they do
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     given = data.load(arguments.train), data.load(arguments.validation)
     data.check_alike(arguments.train, given[0], arguments.validation, given[1])
 
     runtime.start_tensorflow(params.seed, params.instruction_set, params.precision)
+    environment = runtime.environment(params.instruction_set, params.precision)
+    files = {"training data": arguments.train, "validation data": arguments.validation}
+    this = identity.of_training(params, files, [__file__], environment)
+    kept = resume.path_beside(arguments.model)
+    state = resume.load(kept, this) if params.resume and cluster.index == 0 else None
+    team, state = workers.assemble(cluster, this, state)
+
     classes = len(given[0].classes)
     training, validation = (
         (engine.in_tensorflow(part.images), engine.in_tensorflow(part.labels)) for part in given
@@ -169,24 +195,24 @@ def main(argv: list[str] | None = None) -> None:
     del given  # numpy's own memory is free again
 
     def keep(history: list[Row]) -> None:
-        rows = [{key: f"{value:.6g}" for key, value in row.items()} for row in history]
-        write_csv(arguments.history, rows)
+        if team.is_chief:
+            rows = [{key: f"{value:.6g}" for key, value in row.items()} for row in history]
+            write_csv(arguments.history, rows)
 
-    environment = runtime.environment(params.instruction_set, params.precision)
-    state, keep_state, path = None, None, resume.path_beside(arguments.model)
-    if params.resume:
-        files = {"training data": arguments.train, "validation data": arguments.validation}
-        this = identity.of_training(params, files, [__file__], environment)
-        state, keep_state = resume.load(path, this), partial(resume.save, path, this)
+    keep_state = partial(resume.save, kept, this) if params.resume and team.is_chief else None
     if state:
-        print(f"going on after {state}", flush=True)
         keep(state.history)
-    with runtime.ending_promptly():
-        network = train(params, training, validation, classes, keep, state, keep_state)
+        if team.is_chief:
+            print(f"going on after {state}", flush=True)
+    with runtime.ending_promptly(), team.together():
+        network = train(params, training, validation, classes, keep, state, keep_state, team.share)
 
-    archive.save(model.in_float32(network), arguments.model)
-    write_json(arguments.environment, environment)
-    path.unlink(missing_ok=True)
+    team.agree(network.get_weights())
+    if team.is_chief:
+        archive.save(model.in_float32(network), arguments.model)
+        write_json(arguments.environment, environment)
+        kept.unlink(missing_ok=True)
+    team.part()
 
 
 if __name__ == "__main__":

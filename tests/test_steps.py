@@ -12,6 +12,7 @@ from cnn.adam import apply_adam, is_plain_adam
 from cnn.errors import UserError
 from cnn.params import read_yaml
 from cnn.runtime import keras
+from cnn.shares import tree_sum
 from stages.train import TrainParams
 from tests.clones import ROOT, call_uncapped
 from tests.networks import (
@@ -490,51 +491,6 @@ def test_pooling_before_bias_and_relu_changes_no_bit_in_bfloat16(tmp_path):
     call_uncapped(hold_pooling_before_bias_and_relu_against_keras, tmp_path, "mixed_bfloat16")
 
 
-def tree(parts):
-    """Add as `tree_sum` should, in numpy: i with i + k/2, and so on."""
-    while len(parts) > 1:
-        half = len(parts) // 2
-        parts = [a + b for a, b in zip(parts[:half], parts[half:], strict=True)]
-    return parts[0]
-
-
-def of_many_sizes(n: int) -> np.ndarray:
-    """Return n rows float32 whose sum depends, in most columns, on what is added first."""
-    rng = np.random.default_rng(n)
-    values = rng.normal(size=(n, 1000)) * 10.0 ** rng.integers(-3, 4, (n, 1000))
-    return values.astype(np.float32)
-
-
-def in_a_graph(tf, add, rows):
-    """Add tensors of one graph, each computed by an operation of its own."""
-
-    @tf.function
-    def total(values):
-        return add(tf.stack([values[number] * 1.5 for number in range(len(rows))]))
-
-    return total(tf.constant(rows)).numpy()
-
-
-@pytest.mark.parametrize("shards", [1, 2, 4, 8, 64])
-def test_a_tree_adds_each_with_the_one_half_the_number_further_on(tf, shards):
-    rows = of_many_sizes(shards)
-
-    found = in_a_graph(tf, steps.tree_sum, rows)
-
-    np.testing.assert_array_equal(found, tree(list(rows * np.float32(1.5))))
-    if shards > 2:  # else there is one order only
-        assert (found != sum(rows[1:] * np.float32(1.5), rows[0] * np.float32(1.5))).mean() > 0.1
-
-
-@pytest.mark.parametrize("shards", [4, 8, 64])
-def test_two_workers_with_every_other_shard_give_the_sum_of_one_to_the_bit(tf, shards):
-    rows = of_many_sizes(shards)
-
-    first, second = (in_a_graph(tf, steps.tree_sum, rows[worker::2]) for worker in (0, 1))
-
-    np.testing.assert_array_equal(first + second, in_a_graph(tf, steps.tree_sum, rows))
-
-
 def test_two_workers_take_the_step_of_one_to_the_bit(tf, digits):
     """The whole of it: forward, gradient, sum and Adam."""
     images, labels = digits
@@ -554,7 +510,7 @@ def test_two_workers_take_the_step_of_one_to_the_bit(tf, digits):
             rows = slice(10 * shard, 10 * shard + 10)
             part = tf.constant(images[rows]), tf.constant(labels[rows]), tf.constant(weights)
             found.append(tf.concat(steps.shard_gradient(together, *part)[0], axis=0))
-        return steps.tree_sum(tf.stack(found))
+        return tree_sum(tf.stack(found))
 
     total = work(0).numpy() + work(1).numpy()
     sizes = [variable.shape.num_elements() for variable in variables]

@@ -1,0 +1,44 @@
+"""What one worker computes of each step, and the tree in which the parts of all are added."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from cnn.runtime import keras, tf
+
+
+class Share(NamedTuple):
+    """What part of each step is computed here: that of worker `index` of `of`.
+
+    gather : given this worker's row (p,), returns those of all as (of, p), in their order.
+    """
+
+    index: int = 0
+    of: int = 1
+    gather: Callable[[tf.Tensor], tf.Tensor] | None = None  # not needed by one alone
+
+
+ALONE = Share()
+
+
+def pass_over(network: keras.Sequential, shards: int) -> None:
+    """Leave the network's random layers as they are after shards that others compute."""
+    for layer in network.layers:
+        if shards and (generator := getattr(layer, "seed_generator", None)):
+            # A shard takes one seed, and adds 1 to the second of these two.
+            state = generator.state
+            state.assign(state.value + tf.constant([0, shards], state.dtype))
+
+
+def tree_sum(parts: tf.Tensor) -> tf.Tensor:
+    """Add the rows of a tensor, a power of two, in a fixed binary tree: i with i + k/2, and so on.
+
+    Rows of one tensor, since TensorFlow's graph optimizer merges additions of separate tensors into
+    one sum from left to right, which has other bytes.
+    """
+    rows = parts.shape[0]
+    while rows > 1:
+        rows //= 2
+        parts = parts[:rows] + parts[rows:]
+    return parts[0]

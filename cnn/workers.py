@@ -1,0 +1,193 @@
+"""Train on several workers, which end together rather than hang, and never go wrong silently.
+
+The workers have met (cnn/meeting.py). Their connections to the chief stay open: each side says once
+a second that it is there, and how many steps it has computed its part of. Whoever notices that
+another is gone tells the others, and each process ends with one line that names it. The gradients
+go by TensorFlow's own servers, which are started after that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection, wait
+from threading import Event, Lock, Thread
+
+from numpy.typing import NDArray
+
+from cnn.errors import brief
+from cnn.meeting import BEAT, Cluster, Met, meet, receive, send
+from cnn.resume import State, pack, unpack
+from cnn.runtime import tf
+from cnn.shares import Share
+
+SILENCE = 15.0  # seconds without a sign of life
+BEHIND = 30.0  # seconds that others wait for a worker's part of a step
+
+
+class Team:
+    """The workers that train together, as one of them sees it, once all have met.
+
+    A process that trains alone is a team of one.
+    """
+
+    def __init__(self, cluster: Cluster, met: Met):
+        self.cluster, self.links, self.port = cluster, met.links, met.port
+        self.results: dict[int, str] = {}  # of those that are done: the hash of their weights
+        self.reached = None  # a variable of TensorFlow's: how many steps' parts are computed here
+        self.released, self.sending = Event(), Lock()
+        self.watcher = Thread(target=self._watch, daemon=True)
+        if self.links:
+            self.watcher.start()
+
+    @property
+    def is_chief(self) -> bool:
+        return self.cluster.index == 0
+
+    @property
+    def size(self) -> int:
+        return len(self.cluster.addresses)
+
+    def start_server(self) -> None:
+        """Start TensorFlow's server, before anything else is done with TensorFlow."""
+        chief, *others = self.cluster.addresses
+        # The chief listens for the others at its own address, and for TensorFlow at another port.
+        addresses = [f"{chief.rpartition(':')[0]}:{self.port}", *others]
+        resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+            tf.train.ClusterSpec({"worker": addresses}),
+            task_type="worker",
+            task_id=self.cluster.index,
+            rpc_layer="grpc",
+        )
+        tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+        self.reached = tf.Variable(0, dtype=tf.int64, trainable=False)
+
+    @property
+    def share(self) -> Share:
+        """What part of each step is this worker's."""
+        return Share(self.cluster.index, self.size, self.gather)
+
+    def gather(self, row: tf.Tensor) -> tf.Tensor:
+        """Return the rows, each (p,), of all workers as (W, p), in the order of the workers."""
+        with tf.control_dependencies([row]):
+            reached = self.reached.assign_add(1)
+        with tf.control_dependencies([reached]):
+            rows = tf.raw_ops.CollectiveGatherV2(
+                input=row[tf.newaxis],
+                group_size=self.size,
+                group_key=1,
+                instance_key=1,
+                ordering_token=[],
+                timeout_seconds=BEHIND + SILENCE,  # the watch is sooner, and knows who
+            )
+        return tf.ensure_shape(rows, [self.size, *row.shape])
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Leave it to the watch to say what happened when TensorFlow loses another worker."""
+        try:
+            yield
+        except tf.errors.OpError as error:
+            time.sleep(SILENCE + 2 * BEAT)
+            cause = " ".join(str(error).split())
+            self.end(f"the workers have lost each other: {brief(cause, 200)}")
+
+    def agree(self, weights: Iterable[NDArray]) -> None:
+        """Wait until all are done; end all unless they have the same weights, to the bit."""
+        result = hashlib.sha256(b"".join(each.tobytes() for each in weights)).hexdigest()
+        if not self.is_chief:
+            self._tell(self.links[0], done=result)
+            return
+        while len(self.results) < len(self.links):
+            time.sleep(BEAT / 20)
+        for index, other in self.results.items():
+            if other != result:
+                self.end(f"{self.cluster.name(index)} has other weights than the chief")
+
+    def part(self) -> None:
+        """Let the workers go, as the chief; as a worker, wait until the chief does."""
+        if self.is_chief:
+            for connection in self.links.values():
+                self._tell(connection, bye=True)
+        else:
+            self.released.wait()
+
+    def end(self, line: str) -> None:
+        """Tell the others, say it here, and end this process: its main thread is in TensorFlow."""
+        for connection in self.links.values():
+            self._tell(connection, end=line)
+        print(f"error: {line}; start it again, it goes on", file=sys.stderr, flush=True)
+        os._exit(1)
+
+    def _tell(self, connection: Connection, **message: object) -> None:
+        with suppress(OSError), self.sending:  # what is gone, the watch notices
+            send(connection, **message)
+
+    def _steps(self) -> int:
+        return 0 if self.reached is None else int(self.reached)
+
+    def _watch(self) -> None:
+        """Send and take signs of life until the chief lets the workers go."""
+        numbers = {connection: index for index, connection in self.links.items()}
+        now = beaten = moved = time.monotonic()
+        heard, steps = dict.fromkeys(self.links, now), dict.fromkeys(self.links, 0)
+        before: dict[int, int] = {}
+        while numbers:
+            if now - beaten >= BEAT:
+                beaten = now
+                for connection in numbers:
+                    self._tell(connection, steps=self._steps())
+            for connection in wait(list(numbers), timeout=BEAT / 4):
+                index = numbers[connection]
+                try:
+                    message = receive(connection, 0)
+                except (OSError, EOFError, ValueError):
+                    if self.released.is_set() or index in self.results:
+                        del numbers[connection]
+                        continue
+                    self.end(f"{self.cluster.name(index)} has ended")
+                if "end" in message:
+                    self.end(str(message["end"]))
+                if "bye" in message:
+                    self.released.set()
+                    return
+                heard[index] = time.monotonic()
+                steps[index] = message.get("steps", steps[index])
+                if "done" in message:
+                    self.results[index] = str(message["done"])
+            now = time.monotonic()
+            for index in numbers.values():
+                if now - heard[index] > SILENCE:
+                    self.end(f"{self.cluster.name(index)} has not answered for {SILENCE:.0f} s")
+            counts = steps | {self.cluster.index: self._steps()}
+            if counts != before:
+                before, moved = counts, now
+            last = min(counts, key=counts.get)
+            # Where all have reached the same step, it takes what it takes.
+            waited_for = counts[last] < max(counts.values()) and last not in self.results
+            if self.is_chief and waited_for and now - moved > BEHIND:
+                self.end(
+                    f"{self.cluster.name(last)} has kept the others waiting for {BEHIND:.0f} s"
+                )
+
+
+def assemble(
+    cluster: Cluster, identity: Mapping[str, str], state: State | None
+) -> tuple[Team, State | None]:
+    """Return the team, TensorFlow's servers started, and the state from which all go on.
+
+    Raises
+    ------
+    UserError
+        A worker did not come in time, or trains something else than the chief.
+    """
+    if len(cluster.addresses) == 1:
+        return Team(cluster, Met({}, 0, b"")), state
+    met = meet(cluster, identity, pack(state, identity) if state else b"")
+    team = Team(cluster, met)
+    team.start_server()
+    return team, unpack(met.state)[0] if met.state else None

@@ -1,0 +1,247 @@
+"""Several workers train the model of one, to the bit, and end together, with a line of why."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing import Pipe
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import yaml
+
+from cnn import workers
+from cnn.meeting import BEAT, Cluster, Met, receive, send
+from cnn.workers import Team
+from tests.clones import ROOT, environment
+from tests.test_train import WRITTEN, flags
+from tools.workers import config, free_addresses
+
+TWO = Cluster(0, ("a:1", "b:2"))
+
+
+class EndedError(Exception):
+    """In place of the end of the process."""
+
+
+@pytest.fixture
+def team(monkeypatch):
+    """Return (a function that makes the team of a worker, the other end of its link)."""
+    monkeypatch.setattr(workers, "SILENCE", 1.5)
+    monkeypatch.setattr(workers, "BEHIND", 0.5)
+    monkeypatch.setattr(workers, "BEAT", 0.1)
+    told = []
+
+    def end(code):
+        told.append(code)
+        raise EndedError
+
+    monkeypatch.setattr(workers.os, "_exit", end)
+    monkeypatch.setattr("threading.excepthook", lambda *_: None)
+    ours, theirs = Pipe()
+    made = []
+
+    def make(index=0):
+        made.append(Team(TWO._replace(index=index), Met({1 - index: ours}, 0, b"")))
+        return made[0]
+
+    make.ended = told
+    yield make, theirs
+    made[0].released.set()  # what is gone from now on is no fault
+    theirs.close()
+    made[0].watcher.join()
+
+
+def heard(theirs, seconds=5.0) -> dict:
+    """Return the first message that is no sign of life."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if "steps" not in (message := receive(theirs, seconds)):
+            return message
+    raise AssertionError("nothing was said")
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_one_alone_has_nobody_to_wait_for(tmp_path):
+    team = Team(Cluster(0, ("",)), Met({}, 0, b""))
+
+    with team.together():
+        team.agree([np.zeros(3)])
+    team.part()
+    assert (team.is_chief, team.share.index, team.share.of) == (True, 0, 1)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_each_says_that_it_is_there(team, index):
+    make, theirs = team
+    made = make(index)
+    made.reached = 7
+
+    assert [receive(theirs, 5), receive(theirs, 5)][1] == {"steps": 7}
+
+
+@pytest.mark.parametrize(("index", "name"), [(0, "worker 1 (b:2)"), (1, "the chief (a:1)")])
+def test_one_that_is_gone_or_silent_is_named(team, capsys, index, name):
+    make, theirs = team
+    make(index)
+    if index:
+        theirs.close()
+        told = f"{name} has ended"
+    else:
+        told = f"{name} has not answered for 2 s"
+    wait_for(lambda: make.ended)
+
+    assert capsys.readouterr().err == f"error: {told}; start it again, it goes on\n"
+    assert make.ended == [1]
+    if not index:
+        assert heard(theirs) == {"end": told}
+
+
+def test_one_for_whom_the_others_wait_is_named(team, capsys):
+    make, theirs = team
+    make().reached = 5
+    while not make.ended:
+        send(theirs, steps=4)
+        time.sleep(0.05)
+
+    assert capsys.readouterr().err.startswith("error: worker 1 (b:2) has kept the others waiting")
+
+
+def test_a_step_that_takes_long_for_all_is_no_fault(team):
+    make, theirs = team
+    make().reached = 5
+    for _ in range(20):  # twice as long as one may keep others waiting
+        send(theirs, steps=5)
+        time.sleep(0.05)
+
+    assert not make.ended
+
+
+def test_what_the_chief_tells_is_passed_on(team, capsys):
+    make, theirs = team
+    make(1)
+    send(theirs, end="worker 3 (d:4) has ended")
+    wait_for(lambda: make.ended)
+
+    assert capsys.readouterr().err.startswith("error: worker 3 (d:4) has ended; ")
+
+
+def test_other_weights_end_all(team, capsys):
+    make, theirs = team
+    chief = make()
+    send(theirs, done="another hash")
+
+    with pytest.raises(EndedError):
+        chief.agree([np.zeros(3)])
+    assert capsys.readouterr().err.startswith("error: worker 1 (b:2) has other weights than the")
+    assert heard(theirs) == {"end": "worker 1 (b:2) has other weights than the chief"}
+
+
+def test_the_workers_wait_until_the_chief_has_written(team):
+    make, theirs = team
+    worker = make(1)
+    worker.agree([np.arange(3.0)])
+    assert set(heard(theirs)) == {"done"}
+    assert not worker.released.is_set()
+
+    send(theirs, bye=True)
+    worker.part()
+    theirs.close()
+    time.sleep(3 * BEAT / 10)
+    assert not make.ended
+
+
+def test_what_tensorflow_says_is_said_only_if_nobody_knows_more(tf, team, capsys, monkeypatch):
+    make, _ = team
+    chief = make()
+    at_once = SimpleNamespace(sleep=lambda _: None, monotonic=time.monotonic)
+    monkeypatch.setattr(workers, "time", at_once)
+
+    with pytest.raises(EndedError), chief.together():
+        raise tf.errors.DeadlineExceededError(None, None, "Collective\ntimed out")
+    told = capsys.readouterr().err
+    assert told.startswith("error: the workers have lost each other: 'Collective timed out'; ")
+
+
+@pytest.fixture(scope="module")
+def eventful(tiny, tmp_path_factory):
+    """Parameters with all that a worker could do in another order than one alone."""
+    changed = {"dropout": 0.3, "shift": 2.0, "rotation": 10.0, "averaging": 0.9, "epochs": 2}
+    path = tmp_path_factory.mktemp("params") / "params.yaml"
+    path.write_text(yaml.safe_dump({"train": tiny["train"] | changed | {"shards": 4}}))
+    return path
+
+
+@pytest.fixture
+def start(prepared, tmp_path):
+    """Start the train stage as worker `index` of those at `addresses`; it writes into `folder`."""
+    running = []
+
+    def call(params, folder, addresses=(), index=0):
+        words = flags(params, prepared / "train.npz", prepared / "validation.npz", folder)
+        told = {"TF_CONFIG": config(addresses, index)} if addresses else {}
+        running.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "stages.train", *words],
+                cwd=ROOT,
+                env=environment(tmp_path / "clone") | told,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+        return running[-1]
+
+    yield call
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def test_two_workers_give_the_bytes_of_one_and_the_first_alone_writes(start, eventful, tmp_path):
+    addresses = free_addresses(2)
+    team = [start(eventful, tmp_path / f"team{index}", addresses, index) for index in (0, 1)]
+    told = [process.communicate(timeout=120) for process in team]
+    assert [process.returncode for process in team] == [0, 0], told
+    start(eventful, tmp_path / "alone").communicate()
+
+    assert [error for _, error in told] == ["", ""]
+    assert "epoch 2/2" in told[0][0]
+    assert told[1][0] == ""
+    assert not (tmp_path / "team1").exists()
+    for name in WRITTEN.values():
+        assert (tmp_path / "team0" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+
+
+def test_when_one_is_killed_the_other_ends_and_the_next_run_goes_on_alone(
+    start, eventful, tmp_path
+):
+    params = yaml.safe_load(eventful.read_text())
+    params["train"]["epochs"] = 1000
+    endless = tmp_path / "params.yaml"
+    endless.write_text(yaml.safe_dump(params))
+    addresses = free_addresses(2)
+    chief, worker = (start(endless, tmp_path / "out", addresses, index) for index in (0, 1))
+    assert any(line.startswith("epoch 1/") for line in iter(chief.stdout.readline, ""))
+    worker.send_signal(signal.SIGKILL)
+    _, error = chief.communicate(timeout=60)
+
+    assert chief.returncode == 1
+    assert error == f"error: worker 1 ({addresses[1]}) has ended; start it again, it goes on\n"
+    assert not {"cnn.keras", "environment.json"} & set(os.listdir(tmp_path / "out"))
+    assert ".cnn.keras.resume" in os.listdir(tmp_path / "out")
+
+
+def test_the_shares_of_two_workers_are_every_other_shard(team):
+    make, _ = team
+    assert (make().share.index, make().share.of) == (0, 2)
+    assert json.loads(config(["a:1", "b:2"], 1))["task"] == {"type": "worker", "index": 1}
