@@ -25,6 +25,7 @@ from benchmarks import (
     reading,
     training,
     whole,
+    workers,
 )
 from benchmarks.rows import read
 from cnn.errors import UserError, run
@@ -42,6 +43,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "reading": lambda: reading.table(read("reading")),
     "training": lambda: training.table(read("training"), read("arithmetic", needed=False)),
     "whole": lambda: whole.table(read("whole")),
+    "workers": lambda: workers.table(read("workers")),
 }
 DOCUMENTS = ("README.md", "docs/*.md", "benchmarks/README.md", "handwriting/README.md")
 RECIPES = "recipes/*.yaml"

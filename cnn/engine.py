@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cnn.augmentation import AugmentationParams, augment
 from cnn.runtime import keras, tf
-from cnn.shares import ALONE, Share
+from cnn.shares import ALONE, Share, on_each
 from cnn.steps import Taken, check, plain_step, sharded_step, total_loss
 
 ALIGNMENT = 64  # bytes, what the widest vector instructions want
@@ -39,6 +39,7 @@ def compiled_steps(
     seed: int = 0,
     moves: AugmentationParams | None = None,
     share: Share = ALONE,
+    strategy: tf.distribute.MirroredStrategy | None = None,
 ) -> tf.types.experimental.PolymorphicFunction:
     """Return a function that trains some or all steps of an epoch.
 
@@ -59,6 +60,7 @@ def compiled_steps(
     shards : a power of two of parts into which each batch is split; 1 is Keras' own step.
     seed : of the moves of the augmentation; None for `moves` leaves the images as they are.
     share : the part of each step that this worker computes; together they give the same bytes.
+    strategy : of several GPUs, in whose scope the network was built; they share the shards instead.
 
     Raises
     ------
@@ -76,7 +78,7 @@ def compiled_steps(
         number = tf.cast(optimizer.iterations, tf.int64) * shards + shard
         return augment(seen, tf.stack([seed, number]), moves)
 
-    def step(batch: tf.Tensor) -> Taken:
+    def step(batch: tf.Tensor, share: Share = share) -> Taken:
         if shards == 1:
             return plain_step(network, moved(tf.gather(images, batch), 0), tf.gather(labels, batch))
         count = tf.size(batch)
@@ -100,7 +102,7 @@ def compiled_steps(
     def steps(order, start, stop, loss_sum, right):
         def take(first, loss_sum, right):
             batch = order[first : tf.minimum(first + batch_size, stop)]
-            loss, correct = step(batch)
+            loss, correct = on_each(strategy, step, batch) if strategy else step(batch)
             loss_sum += loss * tf.cast(tf.size(batch), tf.float32)
             return first + batch_size, loss_sum, right + correct
 

@@ -42,3 +42,38 @@ def tree_sum(parts: tf.Tensor) -> tf.Tensor:
         rows //= 2
         parts = parts[:rows] + parts[rows:]
     return parts[0]
+
+
+def on_gpus(shards: int) -> tf.distribute.MirroredStrategy | None:
+    """Return a strategy for as many GPUs of this machine as can share the shards, None for one."""
+    gpus = tf.config.list_logical_devices("GPU")
+    number = 1
+    while 2 * number <= len(gpus) and shards % (2 * number) == 0:
+        number *= 2
+    return (
+        tf.distribute.MirroredStrategy([gpu.name for gpu in gpus[:number]]) if number > 1 else None
+    )
+
+
+def on_each(
+    strategy: tf.distribute.MirroredStrategy,
+    step: Callable[[tf.Tensor, Share], tuple[tf.Tensor, tf.Tensor]],
+    batch: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return what `step` gives, each device of a strategy computing its share as a worker does."""
+
+    def replica() -> tuple[tf.Tensor, tf.Tensor]:
+        context = tf.distribute.get_replica_context()
+        index = int(tf.get_static_value(context.replica_id_in_sync_group))
+        return step(
+            batch,
+            Share(
+                index,
+                strategy.num_replicas_in_sync,
+                lambda row: context.all_gather(row[tf.newaxis], axis=0),
+            ),
+        )
+
+    # All have added the same tree.
+    loss, right = strategy.run(replica)
+    return tuple(strategy.experimental_local_results(each)[0] for each in (loss, right))

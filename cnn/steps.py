@@ -220,7 +220,7 @@ def sharded_step(
     if share.of > 1:
         # A number of images is exact in float32 up to 2²⁴.
         row = tf.concat([branch, [loss, tf.cast(right, tf.float32)]], axis=0)
-        tree = tree_sum(share.gather(row))
+        tree = tree_sum(tf.ensure_shape(share.gather(row), [share.of, *row.shape]))
         branch, loss, right = tree[:-2], tree[-2], tf.cast(tree[-1], tf.int64)
     total = [
         tf.reshape(part, variable.shape)

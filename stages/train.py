@@ -18,6 +18,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -43,7 +44,7 @@ from cnn.files import write_csv, write_json
 from cnn.params import CURE, load
 from cnn.resume import Row, State
 from cnn.runtime import keras, tf
-from cnn.shares import ALONE, Share
+from cnn.shares import ALONE, Share, on_gpus
 
 # The state may be kept between two parts of an epoch: so many steps at first, then twice as many as
 # long as they take a few seconds only.
@@ -80,6 +81,7 @@ def train(
     state: State | None = None,
     keep_state: Callable[[State], None] | None = None,
     share: Share = ALONE,
+    strategy: tf.distribute.MirroredStrategy | None = None,
 ) -> keras.Model:
     """Return the trained model; after each epoch `keep` is given the history so far.
 
@@ -94,13 +96,22 @@ def train(
     """
     images, labels = training
     n = images.shape[0]
-    network = model.build(params, images.shape[1:], classes)
     steps = params.epochs * math.ceil(n / params.batch_size)
-    model.compile_for(network, params, steps)
+    with strategy.scope() if strategy else nullcontext():
+        network = model.build(params, images.shape[1:], classes)
+        model.compile_for(network, params, steps)
+        take = engine.compiled_steps(
+            network,
+            images,
+            labels,
+            params.batch_size,
+            params.shards,
+            params.seed,
+            params,
+            share,
+            strategy,
+        )
     schedule = model.learning_rate_schedule(params, steps)
-    take = engine.compiled_steps(
-        network, images, labels, params.batch_size, params.shards, params.seed, params, share
-    )
     validate = engine.compiled_validation(network, *validation)
     variables = [*network.variables, *network.optimizer.variables]
     shuffle = np.random.default_rng(params.seed)
@@ -204,8 +215,12 @@ def main(argv: list[str] | None = None) -> None:
         keep(state.history)
         if team.is_chief:
             print(f"going on after {state}", flush=True)
+    several = params.instruction_set == "native" and team.size == 1
+    strategy = on_gpus(params.shards) if several else None
     with runtime.ending_promptly(), team.together():
-        network = train(params, training, validation, classes, keep, state, keep_state, team.share)
+        network = train(
+            params, training, validation, classes, keep, state, keep_state, team.share, strategy
+        )
 
     team.agree(network.get_weights())
     if team.is_chief:

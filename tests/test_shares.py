@@ -6,8 +6,12 @@ That several workers give the bytes of one is for test_workers.py.
 import numpy as np
 import pytest
 
-from cnn import shares
+from cnn import engine, runtime, shares
+from cnn.data import load
+from cnn.params import load as load_params
 from cnn.runtime import keras
+from stages import train
+from tests.clones import call_uncapped
 
 
 def tree(parts):
@@ -73,3 +77,25 @@ def test_shards_that_others_compute_are_passed_over_by_what_is_random(tf):
     np.testing.assert_array_equal(found, drawn[1:4:2])
     assert (drawn[1] != drawn[3]).any()
     np.testing.assert_array_equal(worker(ones, training=True), drawn[4])
+
+
+def hold_two_devices_against_one(params_yaml: str, prepared: str) -> None:
+    """Two logical CPUs under MirroredStrategy, as two GPUs: the weights are those of one."""
+    runtime.start_tensorflow(42)
+    tf = runtime.tf
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    changed = {"dropout": 0.3, "averaging": 0.9, "shift": 2.0, "shards": 4, "weight_decay": 0.1}
+    params = load_params(params_yaml, "train", train.TrainParams).model_copy(update=changed)
+    tensors = tuple(map(engine.in_tensorflow, load(f"{prepared}/train.npz")[:2]))
+    found = []
+    for strategy in (None, tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
+        keras.utils.set_random_seed(42)
+        network = train.train(params, tensors, tensors, 10, lambda history: None, strategy=strategy)
+        found.append([each.tobytes() for each in network.get_weights()])
+    assert found[0] == found[1]
+
+
+def test_two_devices_of_one_machine_give_the_bytes_of_one(tiny_yaml, prepared, tmp_path):
+    """In a process of its own: devices are told before anything is computed."""
+    call_uncapped(hold_two_devices_against_one, tmp_path, str(tiny_yaml), str(prepared))

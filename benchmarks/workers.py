@@ -1,0 +1,231 @@
+"""Train on several workers: the bytes, the time of a step, and what becomes of faults.
+
+    python -m benchmarks.workers [--workers 1 2 4 8] [--rates 0 1000 200] [--steps 200]
+    python -m benchmarks.workers --faults 10
+
+All workers run on this machine, in a network namespace of their own (Linux, as root, with `ip` and
+`tc`), which all of them share and which carries so many Mbit/s; 0 is no limit. Reads what
+`make repro` leaves. Each row has the hash of the model; the program stops if it is not that of one
+worker. With --faults each fault is tried so many times on a small training of two workers: all must
+end within a minute, with one line each, and the next run, alone, must give the bytes of an
+undisturbed one.
+"""
+
+import argparse
+import ctypes
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from threading import Thread
+
+from benchmarks.rows import ROOT, Rows, append, count, markdown, write_params
+from cnn import data
+from cnn.errors import UserError, run
+from tools.workers import config
+
+TRAIN, VALIDATION = Path("data/prepared/train.npz"), Path("data/prepared/validation.npz")
+PORT = 20000
+BATCH = 64
+NEW_NETWORK = 0x40000000  # CLONE_NEWNET of Linux' unshare(2)
+SMALL = {"epochs": 60, "filters": [8, 16], "dense_units": 32, "batch_size": 32, "shards": 2}
+WITHIN = 60  # seconds in which all must have ended
+
+
+def network(rate: int) -> None:
+    """Let what is started from now on have a network of its own; `rate` in Mbit/s, 0 is none."""
+    if ctypes.CDLL(None, use_errno=True).unshare(NEW_NETWORK):
+        raise UserError(f"no network of its own: {os.strerror(ctypes.get_errno())}; run it as root")
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    if rate:
+        words = f"tc qdisc add dev lo root tbf rate {rate}mbit burst 256kb latency 200ms"
+        subprocess.run(words.split(), check=True)
+
+
+def first(folder: Path, source: Path, n: int) -> Path:
+    """Write the first n images of a set; return the path."""
+    images, labels, classes = data.load(source)
+    path = folder / f"{n}.npz"
+    data.save(path, data.Data(images[:n], labels[:n], classes))
+    return path
+
+
+def start(
+    folder: Path, training: Path, validation: Path, n: int, index: int, params: str = "params.yaml"
+) -> subprocess.Popen:
+    """Start the train stage as worker `index` of n; it writes into `folder`."""
+    told = (
+        {"TF_CONFIG": config([f"127.0.0.1:{PORT + i}" for i in range(n)], index)} if n > 1 else {}
+    )
+    words = [f"--params={folder / params}", f"--train={training}", f"--validation={validation}"]
+    words += [f"--model={folder / 'cnn.keras'}", f"--history={folder / 'training.csv'}"]
+    words += [f"--environment={folder / 'environment.json'}"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-m", "stages.train", *words]
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | told, **pipes)
+
+
+def train(folder: Path, training: Path, validation: Path, n: int) -> tuple[str, list[float]]:
+    """Train on n workers; return the hash of the model, and when the chief told of each epoch."""
+    team = [start(folder, training, validation, n, index) for index in range(n)]
+    told = [time.perf_counter() for line in team[0].stdout if line.startswith("epoch ")]
+    said = [process.communicate()[1] for process in team]
+    if any(process.returncode for process in team):
+        raise UserError(f"{n} workers failed: {' '.join(''.join(said).split())}")
+    return hashlib.md5((folder / "cnn.keras").read_bytes()).hexdigest(), told
+
+
+def measure(rows: Rows, workers: list[int], rate: int, steps: int) -> None:
+    """Add a row per number of workers; a step's time is that of the second epoch's."""
+    network(rate)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_params(folder / "params.yaml", train={"epochs": 2, "shards": max(workers)})
+        training, validation = first(folder, TRAIN, BATCH * steps), first(folder, VALIDATION, BATCH)
+        models = {}
+        for n in workers:
+            models[n], told = train(folder, training, validation, n)
+            append(
+                "workers",
+                rows,
+                rate=rate,
+                workers=n,
+                shards=max(workers),
+                milliseconds=f"{1000 * (told[1] - told[0]) / steps:.1f}",
+                model=models[n],
+            )
+            if models[n] != models[workers[0]]:
+                raise UserError(f"{n} workers give another model than {workers[0]}")
+
+
+def table(rows: Rows) -> str:
+    """Return the table of the steps' times."""
+    rates = list(dict.fromkeys(row["rate"] for row in rows))
+    lines = []
+    for n in dict.fromkeys(row["workers"] for row in rows):
+        times = {row["rate"]: row["milliseconds"] for row in rows if row["workers"] == n}
+        sent = (int(n) - 1) * 4 * (225_034 + 2)
+        lines.append([n, f"{sent / 1e6:.1f}", *(times.get(rate, "") for rate in rates)])
+    titles = ["workers", "MB sent by each per step"]
+    titles += [f"ms a step, {rate + ' Mbit/s' if int(rate) else 'no limit'}" for rate in rates]
+    shards, models = rows[0]["shards"], {row["model"] for row in rows}
+    same = "the model is the same to the bit in all of them" if len(models) == 1 else "DIFFERENT"
+    return (
+        f"{markdown(titles, lines)}\n\n{shards} shards. All workers share two cores and one "
+        f"loopback of that rate; {same}."
+    )
+
+
+def fault(name: str, folder: Path, training: Path, other: Path, validation: Path) -> list[str]:
+    """Let a training of two workers meet with a fault; return what is wrong with how it ends."""
+    write_params(folder / "params.yaml", train=SMALL)
+    write_params(folder / "other.yaml", train=SMALL | {"seed": 43})
+    for file in ("cnn.keras", ".cnn.keras.resume"):
+        (folder / file).unlink(missing_ok=True)
+    chief = start(folder, training, validation, 2, 0)
+    team, spoilt = [chief], None
+    if name != "a worker never starts":
+        worker = start(
+            folder,
+            other if name == "other data" else training,
+            validation,
+            2,
+            1,
+            "other.yaml" if name == "another seed" else "params.yaml",
+        )
+        team.append(worker)
+    if not name.startswith(("other", "another", "a worker never")):
+        for line in chief.stdout:
+            if line.startswith("epoch 2/"):
+                break
+        spoilt = {"the chief": chief, "a worker": worker}.get(name.partition(" is")[0])
+        if name == "the link is cut":
+            subprocess.run(["ip", "link", "set", "lo", "down"], check=True)
+        else:
+            spoilt.send_signal(signal.SIGKILL if name.endswith("killed") else signal.SIGSTOP)
+    began, said = time.monotonic(), {}
+    left = [process for process in team if process is not spoilt]
+    readers = [
+        Thread(target=lambda process=process: said.update({process: process.communicate()[1]}))
+        for process in left
+    ]
+    for reader in readers:
+        reader.start()
+    wrong = []
+    for reader in readers:
+        reader.join(max(0.1, WITHIN - (time.monotonic() - began)))
+        if reader.is_alive():
+            wrong.append(f"not ended after {WITHIN} s")
+    taken = time.monotonic() - began
+    for process in team:
+        process.kill()
+    if name == "the link is cut":
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    for process in left:
+        if process.wait() != 1 or said.get(process, "").count("\n") != 1:
+            wrong.append(f"exit code {process.returncode}, said {said.get(process)!r}")
+    if (folder / "cnn.keras").exists():
+        wrong.append("a model was written")
+    print(f"{name}: ended after {taken:.1f} s; {' / '.join(s.strip() for s in said.values())}")
+    return wrong
+
+
+FAULTS = (
+    "a worker is killed",
+    "the chief is killed",
+    "a worker is stopped",
+    "the chief is stopped",
+    "the link is cut",
+    "a worker never starts",
+    "another seed",
+    "other data",
+)
+
+
+def try_faults(times: int) -> int:
+    """Try each fault so many times; return how many ended otherwise than they must."""
+    network(0)
+    failed = 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        training, other = (first(folder, TRAIN, n) for n in (1000, 1001))
+        validation = first(folder, VALIDATION, BATCH)
+        write_params(folder / "params.yaml", train=SMALL)
+        undisturbed, _ = train(folder, training, validation, 1)
+        for kind in FAULTS:
+            for _ in range(times):
+                wrong = fault(kind, folder, training, other, validation)
+                if train(folder, training, validation, 1)[0] != undisturbed:
+                    wrong.append("the next run gave other bytes")
+                failed += bool(wrong)
+                for each in wrong:
+                    print(f"FAILED: {kind}: {each}")
+    tried = times * len(FAULTS)
+    print(f"{tried} faults tried, {tried - failed} ended as they must")
+    return failed
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arguments.add_argument("--workers", type=count, nargs="+", default=[1, 2, 4, 8], metavar="W")
+    arguments.add_argument("--rates", type=int, nargs="+", default=[0, 1000, 200], metavar="MBIT")
+    arguments.add_argument("--steps", type=count, default=200, metavar="N")
+    arguments.add_argument("--faults", type=count, metavar="TIMES")
+    given = arguments.parse_args(argv)
+    if given.faults:
+        return int(try_faults(given.faults) > 0)
+    rows: Rows = []
+    for rate in given.rates:
+        measure(rows, given.workers, rate, given.steps)
+    print(table(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))
