@@ -65,8 +65,9 @@ offline-plots: .venv/development ## let `dvc plots` draw without a network, in t
 COMPILE := uv pip compile --quiet --universal --generate-hashes --fork-strategy fewest \
   --python-version 3.11 --custom-compile-command 'make lock' \
   $(if $(package),--upgrade-package $(package),--upgrade)
-lock: .venv/development  ## take the newest versions that the two .in files admit; package=NAME: one
+lock: .venv/development  ## take the newest versions that the .in files admit; package=NAME: one
 	$(COMPILE) requirements.in --output-file requirements.txt
+	$(COMPILE) requirements-remotes.in --output-file requirements-remotes.txt
 	$(COMPILE) requirements-dev.in --output-file requirements-dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	python -m tools.packages
