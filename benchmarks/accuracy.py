@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.rows import FIRST_SEED, Rows, append, markdown, read, spread, stage, write_params
-from cnn.data import read_arrays
 from cnn.errors import run
 from cnn.files import read_json, read_text
+from cnn.npz import read_arrays
 from tools.verify import REFERENCE, bounds
 
 PREPARED = Path("data/prepared")

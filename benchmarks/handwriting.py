@@ -18,8 +18,8 @@ from PIL import Image
 
 from benchmarks.guises import PENS, SIX, Guise
 from benchmarks.rows import RAW, Rows, append, markdown, names
-from cnn.data import read_arrays
 from cnn.errors import UserError, run
+from cnn.npz import read_arrays
 from cnn.published import ARRAYS, PUBLISHED, difference
 from handwriting.predict import load_reader, probabilities_of, read_digit
 

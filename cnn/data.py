@@ -6,8 +6,7 @@ number of the classes and their names.
 
 import hashlib
 import unicodedata
-import zipfile
-import zlib
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn.errors import UserError, brief
-from cnn.files import CURE, replacing
+from cnn.npz import extremes, in_parts, read_arrays, write_arrays
 from cnn.published import Published
 
 SIDES = (8, 256)  # pixels, least and most of height and width
@@ -25,23 +24,13 @@ LONGEST_NAME = 60  # characters
 # Class names stand in Markdown tables and, raw, in the page that `dvc plots` writes.
 FORBIDDEN = "<>|`\\"
 PARTS = ("train", "test")
-ZIP_ERRORS = (  # what Python's zipfile and numpy raise on a damaged file
-    OSError,
-    ValueError,
-    KeyError,
-    EOFError,
-    MemoryError,
-    RuntimeError,
-    NotImplementedError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 class Data(NamedTuple):
     """n labelled images.
 
-    images : float32 (n, height, width, channels) in [0, 1]; 0 is paper, 1 is ink.
+    images : float32 (n, height, width, channels) in [0, 1]; 0 is paper, 1 is ink. Those that were
+        loaded are mapped: read-only, and in memory where they are touched.
     labels : int64 (n,), index into classes.
     classes : str (k,), their names.
     """
@@ -68,44 +57,6 @@ class Raw(NamedTuple):
     classes: list[str]
     notes: list[str]
     published: Published | None = None
-
-
-def read_arrays(path: str | Path, names: tuple[str, ...]) -> list[np.ndarray]:
-    """Return the named arrays of an npz, whole by its own checksums (zip CRC-32).
-
-    Raises
-    ------
-    UserError
-        The file is missing, damaged, no npz, or lacks one of `names`.
-    """
-    try:
-        if not Path(path).exists():
-            raise FileNotFoundError(path)
-        if not zipfile.is_zipfile(path):
-            raise ValueError("no zip file")
-        with np.load(path, allow_pickle=False) as arrays:
-            missing = [name for name in names if name not in arrays]
-            if missing:
-                raise UserError(f"{path}: has no array '{missing[0]}'; found {sorted(arrays)}")
-            found = [arrays[name] for name in names]  # reading to the end checks the CRC
-    except FileNotFoundError:
-        raise UserError(f"{path}: is missing; run 'dvc repro'") from None
-    except ZIP_ERRORS as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: is damaged or no npz ({reason}); {CURE}") from None
-    if not all(isinstance(array, np.ndarray) for array in found):
-        raise UserError(f"{path}: holds something else than arrays; {CURE}")
-    return found
-
-
-def write_arrays(path: str | Path, **arrays: np.ndarray) -> None:
-    """Write an npz, whole or not at all: same arrays, same bytes.
-
-    numpy stamps its entries 1980. Not compressed, since what zlib makes of an array depends on
-    which zlib Python was built with.
-    """
-    with replacing(path) as temporary, open(temporary, "wb") as stream:
-        np.savez(stream, **arrays)
 
 
 def save(path: str | Path, data: Data) -> None:
@@ -137,7 +88,7 @@ def load(path: str | Path) -> Data:
             f"{path}: labels are {labels.dtype} {labels.shape}, not int64 ({len(images)},)"
         )
     # min and max are NaN when a pixel is, so that `not (...)` refuses NaN too.
-    low, high = images.min(), images.max()
+    low, high = extremes(images)
     if not (low >= 0 and high <= 1):
         raise UserError(f"{path}: pixels lie in [{low}, {high}], not in [0, 1]")
     if labels.min() < 0 or labels.max() >= len(classes):
@@ -179,14 +130,23 @@ def problem_of_classes(names: list[str]) -> str:
     return ""
 
 
-def fingerprints(images: NDArray, salt: str = "") -> list[str]:
-    """Return 16 hexadecimal digits per image of (n, ...): equal images have equal ones.
+def digests(parts: Iterable[NDArray], salt: str = "") -> NDArray[np.uint64]:
+    """Return a number per image of the parts, each (m, ...): equal images have equal ones.
 
     BLAKE2b (RFC 7693) with 8 bytes, keyed by `salt`. Among a million different images two share
     one with a probability of 3e-8.
     """
     make = partial(hashlib.blake2b, digest_size=8, key=salt.encode())
-    return [make(image.tobytes()).hexdigest() for image in images]
+    found = bytearray()
+    for part in parts:
+        for image in part:
+            found += make(image.tobytes()).digest()
+    return np.frombuffer(found, ">u8").astype(np.uint64)
+
+
+def fingerprints(images: NDArray) -> list[str]:
+    """Return the images' digests, 16 hexadecimal digits each."""
+    return [f"{digest:016x}" for digest in digests(in_parts(images))]
 
 
 def check_alike(path: Path, one: Data, other_path: Path, other: Data) -> None:

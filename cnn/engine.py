@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cnn.augmentation import AugmentationParams, augment
+from cnn.npz import ALIGNMENT
 from cnn.runtime import keras, tf
 from cnn.shares import ALONE, Share, on_each
 from cnn.steps import Taken, check, plain_step, sharded_step, total_loss
 
-ALIGNMENT = 64  # bytes, what the widest vector instructions want
 VALIDATION_BATCH = 500  # images; larger ones are no faster and need more memory
 SIDE_BY_SIDE = 4  # batches in validation; more would take more memory
 
@@ -21,13 +22,20 @@ def in_tensorflow(array: NDArray) -> tf.Tensor:
     """Return a tensor of the same values that TensorFlow does not have to copy.
 
     tf.constant takes twice the array's memory for itself while it copies. DLPack hands numpy's own
-    memory over; TensorFlow's kernels want it aligned, which numpy does not promise.
+    memory over; TensorFlow's kernels want it aligned, which numpy does not promise. What is mapped
+    from a file of ours is: it stays there.
     """
-    memory = np.empty(array.nbytes + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    aligned = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-    aligned[...] = array
-    return tf.experimental.dlpack.from_dlpack(aligned.__dlpack__())
+    aligned = array
+    if array.flags.writeable or not array.flags.c_contiguous or array.ctypes.data % ALIGNMENT:
+        memory = np.empty(array.nbytes + ALIGNMENT, np.uint8)
+        start = -memory.ctypes.data % ALIGNMENT
+        aligned = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+        aligned[...] = array
+    # The same memory, said to be writable: numpy hands nothing else over. TensorFlow writes to no
+    # tensor that somebody holds, and the kernel would end the process if it did.
+    told = aligned.__array_interface__ | {"data": (aligned.ctypes.data, False)}
+    same = np.asarray(SimpleNamespace(__array_interface__=told, owner=aligned))
+    return tf.experimental.dlpack.from_dlpack(same.__dlpack__())
 
 
 def compiled_steps(

@@ -1,5 +1,6 @@
 """Read a folder of pictures: a folder per class, or train/ and test/ above such folders."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,13 @@ from tqdm import tqdm
 
 from cnn.data import PARTS, Raw, problem_of_classes
 from cnn.errors import UserError
+from cnn.npz import Parts, spooled
 from cnn.pictures import GREY_MODES, MODES, SUFFIXES, decode, read_file, to_pixels
 
 
-def read_folder(path: Path, size: int | None, channels: int | None) -> Raw:
+def read_folder(
+    path: Path, size: int | None, channels: int | None, scratch: Path | None = None
+) -> Raw:
     """Return the pictures below a folder, in the order of class and file name."""
     names = _subfolders(path)
     parts = [part for part in PARTS if part in names]
@@ -33,19 +37,24 @@ def read_folder(path: Path, size: int | None, channels: int | None) -> Raw:
     labels: dict[str, NDArray[np.int64]] = {}
     reference: tuple[Path, tuple[int, ...], int] | None = None
     for part, root in roots.items():
-        pixels, numbers = [], []
-        for label, name in enumerate(classes):
-            files = _pictures(root / name, notes)
+        folders = {root / name: _pictures(root / name, notes) for name in classes}
+        for folder, files in folders.items():
             if not files:
-                raise UserError(f"{root / name}: no pictures in this class; add some")
-            bar = {"desc": f"{root / name}", "unit": "picture", "leave": False, "disable": None}
-            for file in tqdm(files, **bar):
-                array, depth = _read_picture(file, size, channels)
-                reference = reference or (file, array.shape, depth)
-                _check_alike(file, array.shape, depth, reference, channels)
-                pixels.append(array)
-                numbers.append(label)
-        images[part], labels[part] = np.stack(pixels), np.array(numbers, dtype=np.int64)
+                raise UserError(f"{folder}: no pictures in this class; add some")
+        if reference is None:
+            first = folders[root / classes[0]][0]
+            array, depth = _read_picture(first, size, channels)
+            reference = first, array.shape, depth
+        counts = [len(files) for files in folders.values()]
+        labels[part] = np.repeat(np.arange(len(classes)), counts)
+        images[part] = spooled(
+            Parts(
+                (sum(counts), *reference[1]),
+                np.dtype(np.uint8),
+                _pixels(folders, size, channels, reference),
+            ),
+            scratch,
+        )
     if images["train"].mean() > 127:
         notes.append("the pictures are light on the whole; the moves of training fill with black")
     return Raw(
@@ -85,6 +94,21 @@ def _read_picture(
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
     return to_pixels(image, size, channels), 1 if image.mode in GREY_MODES else 3
+
+
+def _pixels(
+    folders: dict[Path, list[Path]],
+    size: int | None,
+    channels: int | None,
+    reference: tuple[Path, tuple[int, ...], int],
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield the pictures of each folder, uint8 (h, w, c), all like the first one."""
+    for folder, files in folders.items():
+        bar = {"desc": f"{folder}", "unit": "picture", "leave": False, "disable": None}
+        for file in tqdm(files, **bar):
+            array, depth = _read_picture(file, size, channels)
+            _check_alike(file, array.shape, depth, reference, channels)
+            yield array
 
 
 def _check_alike(

@@ -5,10 +5,13 @@ source has to be trusted, and nothing else passes for the data set.
 """
 
 import hashlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cnn.npz import in_parts
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 FILES = (  # IDX files of the four arrays; all data sets have MNIST's names
@@ -105,10 +108,11 @@ PUBLISHED = {
 }
 
 
-def to_idx(array: NDArray[np.uint8]) -> bytes:
-    """Return `array` (uint8) as an IDX file, LeCun et al.'s format: magic number, sizes, pixels."""
-    header = np.array([0x0800 | array.ndim, *array.shape], dtype=">u4")
-    return header.tobytes() + array.tobytes()
+def to_idx(array: NDArray[np.uint8]) -> Iterator[bytes]:
+    """Yield the bytes of `array` as an IDX file, LeCun et al.'s: magic number, sizes, pixels."""
+    yield np.array([0x0800 | array.ndim, *array.shape], dtype=">u4").tobytes()
+    for part in in_parts(array):
+        yield part.tobytes()
 
 
 def from_idx(content: bytes) -> NDArray[np.uint8]:
@@ -125,9 +129,11 @@ def difference(published: Published, arrays: dict[str, np.ndarray]) -> str:
             return f"has no array '{name}'"
         if arrays[name].dtype != np.uint8:
             return f"'{name}' is {arrays[name].dtype}, published is uint8"
-        found = hashlib.sha256(to_idx(arrays[name])).hexdigest()
-        if found != expected:
-            return f"'{name}' has sha256 {found}, published is {expected}"
+        found = hashlib.sha256()
+        for part in to_idx(arrays[name]):
+            found.update(part)
+        if found.hexdigest() != expected:
+            return f"'{name}' has sha256 {found.hexdigest()}, published is {expected}"
     return ""
 
 

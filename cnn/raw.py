@@ -4,26 +4,30 @@ An npz has x_train and y_train and may have x_test, y_test and classes. A folder
 pictures per class, or train/ and test/ above such folders.
 """
 
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnn.data import CLASSES, PARTS, Raw, problem_of_classes, problem_of_shape, read_arrays
+from cnn.data import CLASSES, PARTS, Raw, problem_of_classes, problem_of_shape
 from cnn.errors import UserError
 from cnn.folders import read_folder
+from cnn.npz import Parts, extremes, in_parts, read_arrays, spooled
 from cnn.pictures import to_pixels
 from cnn.published import ARRAYS, recognize
 
 
-def read(path: Path, size: int | None, channels: int | None) -> Raw:
-    """Return the labelled images in an npz or a folder, checked.
+def read(path: Path, size: int | None, channels: int | None, scratch: Path | None = None) -> Raw:
+    """Return the labelled images in an npz or a folder, checked; mapped, whatever their size.
 
     Parameters
     ----------
     size : pixels, to which each image is resized; None keeps them.
     channels : 1 for grey, 3 for colour; None for what the images are.
+    scratch : the folder with room for images that cannot be mapped where they are; None for the
+        system's.
 
     Raises
     ------
@@ -31,7 +35,8 @@ def read(path: Path, size: int | None, channels: int | None) -> Raw:
         Names the file, the folder or the array, what is wrong with it and what to do.
     """
     try:
-        raw = read_folder(path, size, channels) if path.is_dir() else read_npz(path, size, channels)
+        reader = read_folder if path.is_dir() else read_npz
+        raw = reader(path, size, channels, scratch)
     except UserError as error:
         message = str(error)
         raise UserError(
@@ -49,10 +54,11 @@ def read(path: Path, size: int | None, channels: int | None) -> Raw:
     return raw
 
 
-def read_npz(path: Path, size: int | None, channels: int | None) -> Raw:
+def read_npz(path: Path, size: int | None, channels: int | None, scratch: Path | None) -> Raw:
     """Return the arrays of an npz in the form of `Raw`; the published data sets get their names."""
     with_test = len(_present(path, ARRAYS[2:])) == 2
-    arrays = dict(zip(ARRAYS, read_arrays(path, ARRAYS if with_test else ARRAYS[:2]), strict=False))
+    names = ARRAYS if with_test else ARRAYS[:2]
+    arrays = dict(zip(names, read_arrays(path, names, scratch), strict=True))
     published = recognize(arrays)
     if published:
         classes = list(published.classes)
@@ -64,7 +70,9 @@ def read_npz(path: Path, size: int | None, channels: int | None) -> Raw:
     images, labels = {}, {}
     for part in PARTS if with_test else PARTS[:1]:
         x, y = f"x_{part}", f"y_{part}"
-        images[part] = _pixels(x, arrays[x], size, channels, notes, strange=published is None)
+        images[part] = _pixels(
+            x, arrays[x], size, channels, notes, scratch, strange=published is None
+        )
         labels[part] = _labels(y, arrays[y], classes)
         if len(images[part]) != len(labels[part]):
             raise UserError(f"{x} has {len(arrays[x])} images, {y} {len(arrays[y])} labels")
@@ -127,7 +135,7 @@ def _labels(name: str, labels: np.ndarray, classes: list[str]) -> NDArray[np.int
 
 def _pixels(
     name: str, images: np.ndarray, size: int | None, channels: int | None, notes: list[str],
-    *, strange: bool,
+    scratch: Path | None, *, strange: bool,
 ) -> NDArray:  # fmt: skip
     """Return images (n, h, w) or (n, h, w, c) as `Raw` has them; what is odd becomes a note."""
     if images.ndim not in (3, 4) or not (images.dtype == np.uint8 or images.dtype.kind == "f"):
@@ -139,15 +147,14 @@ def _pixels(
         images = images[..., np.newaxis]
     if not images.size:
         raise UserError(f"{name} has no images")
-    low, high = images.min(), images.max()
-    if images.dtype != np.uint8:
-        if not (low >= 0 and high <= 1):
-            raise UserError(
-                f"{name} has floats from {low:g} to {high:g}; expected floats in [0, 1], or uint8"
-            )
-        images = images.astype(np.float32)
-    elif high <= 1:
-        images = images.astype(np.float32)
+    low, high = extremes(images)
+    if images.dtype != np.uint8 and not (low >= 0 and high <= 1):
+        raise UserError(
+            f"{name} has floats from {low:g} to {high:g}; expected floats in [0, 1], or uint8"
+        )
+    if images.dtype != np.float32 and (images.dtype != np.uint8 or high <= 1):
+        floats = (part.astype(np.float32) for part in in_parts(images))
+        images = spooled(Parts(images.shape, np.dtype(np.float32), floats), scratch)
     if strange and images.dtype == np.float32:
         notes.append(f"{name} lies in [0, 1] already and is taken as it is")
     if strange and images.mean() > 0.5 * (1 if images.dtype == np.float32 else 255):
@@ -158,7 +165,10 @@ def _pixels(
         if images.shape[3] not in (1, 3):
             raise UserError(f"{name} has {images.shape[3]} channels; 1 or 3 are possible")
         squeezed = images[..., 0] if images.shape[3] == 1 else images
-        images = np.stack([to_pixels(Image.fromarray(each), size, channels) for each in squeezed])
+        pixels = (to_pixels(Image.fromarray(each), size, channels) for each in squeezed)
+        first = next(pixels)
+        shape = len(images), *first.shape
+        images = spooled(Parts(shape, first.dtype, chain([first], pixels)), scratch)
     return images
 
 

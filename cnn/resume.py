@@ -16,9 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn.data import ZIP_ERRORS
 from cnn.files import replacing
 from cnn.identity import differences
+from cnn.npz import ZIP_ERRORS
 
 EVERY = 30.0  # seconds, within an epoch
 SHARE = 0.01  # of the time, at most, that goes into keeping the state

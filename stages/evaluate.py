@@ -31,6 +31,7 @@ from pydantic import Field
 from cnn import archive, data, model, runtime
 from cnn.errors import UserError, run
 from cnn.files import CURE, read_text, write_json, write_text
+from cnn.npz import write_arrays
 from cnn.params import Section, load
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def main(argv: list[str] | None = None) -> None:
     metrics, scores, tables = statistics.evaluate(
         labels, probabilities, names, params.calibration_bins
     )
-    data.write_arrays(
+    write_arrays(
         arguments.predictions,
         probabilities=probabilities,
         labels=labels,

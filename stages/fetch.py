@@ -34,9 +34,9 @@ from typing import Literal
 
 import numpy as np
 
-from cnn.data import write_arrays
 from cnn.errors import UserError, run
 from cnn.files import replacing
+from cnn.npz import write_arrays
 from cnn.params import Section, load
 from cnn.published import ARRAYS, FILES, PUBLISHED, difference, from_idx
 

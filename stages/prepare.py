@@ -10,17 +10,20 @@ docs/own-data.md). Writes three npz, each with `images` float32 (n, h, w, c) in 
 """
 
 import argparse
+import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 
-from cnn.data import Data, Raw, fingerprints, save
+from cnn.data import Raw, digests
 from cnn.errors import UserError, run
 from cnn.files import write_json
+from cnn.npz import Parts, pieces, write_arrays
 from cnn.params import Section, load
 from cnn.raw import read
 
@@ -55,32 +58,50 @@ def normalize(images: NDArray) -> NDArray[np.float32]:
     return images.astype(np.float32)
 
 
+class Part(NamedTuple):
+    """What becomes train.npz, validation.npz or test.npz, and is never held as a whole.
+
+    images : those that were given, (m, h, w, c); labels : int64 (m,).
+    rows : int64 (n,), which of them it has.
+    """
+
+    images: NDArray
+    labels: NDArray[np.int64]
+    rows: Indices
+
+    def pieces(self) -> Iterator[NDArray]:
+        """Yield its images as they were given, some at a time."""
+        size = 4 * math.prod(self.images.shape[1:])  # bytes of an image when it is normalized
+        return (self.images[self.rows[each]] for each in pieces(len(self.rows), size))
+
+    def normalized(self) -> Iterator[NDArray[np.float32]]:
+        """Yield its images in [0, 1], some at a time."""
+        return map(normalize, self.pieces())
+
+
 def last(n: int, share: float) -> tuple[Indices, Indices]:
     """Return the indices that are kept, and the last ones, as Keras' `validation_split` does."""
     start = int(n * (1 - share))
     return np.arange(start), np.arange(start, n)
 
 
-def drawn_by_class(
-    images: NDArray, labels: NDArray[np.int64], share: float, seed: int, purpose: str
-) -> tuple[Indices, Indices]:
-    """Return the indices that are kept, and a share of each class, at least one image, drawn.
+def drawn_by_class(part: Part, share: float, seed: int, purpose: str) -> tuple[Part, Part]:
+    """Return what is kept of `part`, and a share of each class, at least one image, drawn.
 
     By a hash of the image, seed and purpose, not by place: when more images arrive, most of those
     that were drawn are drawn again, so that versions of the data can be compared, and equal images
     fall on the same side as far as the share allows.
     """
-    salt = f"{purpose} {seed}"
-    order = np.argsort(fingerprints(images, salt), kind="stable")
+    order = part.rows[np.argsort(digests(part.pieces(), f"{purpose} {seed}"), kind="stable")]
     taken = []
-    for label in np.unique(labels):
-        members = order[labels[order] == label]
+    for label in np.unique(part.labels[part.rows]):
+        members = order[part.labels[order] == label]
         taken.append(members[: max(1, round(share * len(members)))])
     chosen = np.sort(np.concatenate(taken))
-    return np.setdiff1d(np.arange(len(labels)), chosen), chosen
+    return part._replace(rows=np.setdiff1d(part.rows, chosen)), part._replace(rows=chosen)
 
 
-def split(raw: Raw, params: PrepareParams) -> dict[str, Data]:
+def split(raw: Raw, params: PrepareParams) -> dict[str, Part]:
     """Return {"train", "validation", "test"}.
 
     A published data set was shuffled by those who published it: its last images are a fair sample,
@@ -91,42 +112,37 @@ def split(raw: Raw, params: PrepareParams) -> dict[str, Data]:
     UserError
         A part would lack a class.
     """
-    classes = np.array(raw.classes)
-    x, y = raw.x_train, raw.y_train
+    train = Part(raw.x_train, raw.y_train, np.arange(len(raw.y_train)))
     if raw.x_test is None:
-        kept, chosen = drawn_by_class(x, y, params.test_share, params.seed, "test")
-        test_images, test_labels = x[chosen], y[chosen]
-        x, y = x[kept], y[kept]
+        train, test = drawn_by_class(train, params.test_share, params.seed, "test")
     else:
-        test_images, test_labels = raw.x_test, raw.y_test
+        test = Part(raw.x_test, raw.y_test, np.arange(len(raw.y_test)))
     if raw.published:
-        kept, chosen = last(len(y), params.validation_share)
+        kept_and_last = last(len(train.rows), params.validation_share)
+        train, validation = (train._replace(rows=rows) for rows in kept_and_last)
     else:
-        kept, chosen = drawn_by_class(x, y, params.validation_share, params.seed, "validation")
-    parts = {
-        "train": (x[kept], y[kept]),
-        "validation": (x[chosen], y[chosen]),
-        "test": (test_images, test_labels),
-    }
-    for name, (_, labels) in parts.items():
-        absent = np.setdiff1d(np.arange(len(classes)), labels)
-        if len(absent) and (name != "validation" or not len(labels)):
+        train, validation = drawn_by_class(
+            train, params.validation_share, params.seed, "validation"
+        )
+    parts = {"train": train, "validation": validation, "test": test}
+    for name, part in parts.items():
+        absent = np.setdiff1d(np.arange(len(raw.classes)), part.labels[part.rows])
+        if len(absent) and (name != "validation" or not len(part.rows)):
             raise UserError(
                 f"prepare.validation_share {params.validation_share:g} and prepare.test_share "
                 f"{params.test_share:g} leave no {name} image of class "
-                f"{classes[absent[0]]}; choose others, or add images of it"
+                f"{raw.classes[absent[0]]}; choose others, or add images of it"
             )
-    return {
-        name: Data(normalize(images), labels, classes) for name, (images, labels) in parts.items()
-    }
+    return parts
 
 
 def summary(
-    parts: dict[str, Data], raw: Raw, params: PrepareParams, path: Path
+    parts: dict[str, Part], raw: Raw, params: PrepareParams, path: Path
 ) -> dict[str, object]:
     """Return what the model card says of the data. No value is a list: DVC would draw it."""
-    known = set(fingerprints(np.concatenate([parts["train"].images, parts["validation"].images])))
-    height, width, channels = parts["train"].images.shape[1:]
+    known = np.concatenate([digests(parts[name].normalized()) for name in ("train", "validation")])
+    repeated = np.isin(digests(parts["test"].normalized()), known)
+    height, width, channels = raw.x_train.shape[1:]
     published = raw.published
     how = "the last ones" if published else f"drawn by class with seed {params.seed}"
     drawn = f"{params.test_share:.3g} of all images, drawn by class with seed {params.seed}"
@@ -139,14 +155,14 @@ def summary(
         "width": width,
         "channels": channels,
         "classes": len(raw.classes),
-        **{f"{name}_images": len(part.labels) for name, part in parts.items()},
+        **{f"{name}_images": len(part.rows) for name, part in parts.items()},
         "validation": f"{params.validation_share:.3g} of the training images, {how}",
         "test": drawn if raw.x_test is None else "as it came",
-        "test_images_also_in_training": sum(
-            each in known for each in fingerprints(parts["test"].images)
-        ),
+        "test_images_also_in_training": int(repeated.sum()),
         "images_by_class": {
-            name: {part: int((data.labels == label).sum()) for part, data in parts.items()}
+            name: {
+                split: int((part.labels[part.rows] == label).sum()) for split, part in parts.items()
+            }
             for label, name in enumerate(raw.classes)
         },
     }
@@ -173,7 +189,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     params = load(arguments.params, "prepare", PrepareParams)
 
-    raw = read(arguments.raw, params.size, params.channels)
+    raw = read(arguments.raw, params.size, params.channels, arguments.train.parent)
     for note in raw.notes:
         print(f"note: {arguments.raw}: {note}", file=sys.stderr)
     if not raw.published:
@@ -181,7 +197,12 @@ def main(argv: list[str] | None = None) -> None:
     parts = split(raw, params)
     about = summary(parts, raw, params, arguments.raw)
     for name, part in parts.items():
-        save(getattr(arguments, name), part)
+        write_arrays(
+            getattr(arguments, name),
+            images=Parts((len(part.rows), *part.images.shape[1:]), np.float32, part.normalized()),
+            labels=part.labels[part.rows],
+            classes=np.array(raw.classes),
+        )
     write_json(arguments.summary, about)
     print(
         f"{about['title']}: {about['train_images']:,} images for training, "

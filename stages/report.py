@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn.data import read_arrays
 from cnn.errors import UserError, run
 from cnn.files import CURE, read_json, write_csv, write_text
+from cnn.npz import read_arrays
 from cnn.params import read_section
 
 MOST = 5  # rows of the card's tables

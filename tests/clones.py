@@ -119,7 +119,7 @@ def make(clone: Path, params: dict, raw: dict[str, np.ndarray]) -> Path:
     source = clone / "cnn" / "published.py"
     text = source.read_text(encoding="utf-8")
     for name, published in zip(ARRAYS, PUBLISHED["mnist"].sha256, strict=True):
-        text = text.replace(published, hashlib.sha256(to_idx(raw[name])).hexdigest())
+        text = text.replace(published, hashlib.sha256(b"".join(to_idx(raw[name]))).hexdigest())
     source.write_text(text, encoding="utf-8")
     set_params(clone, params)
     git(clone, "init", "--quiet", "--initial-branch=main")

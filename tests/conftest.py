@@ -12,8 +12,8 @@ import yaml
 from PIL import Image
 
 from cnn import archive, model, runtime
-from cnn.data import write_arrays
 from cnn.errors import UserError
+from cnn.npz import write_arrays
 from cnn.params import read_yaml
 from handwriting.ink import to_mnist
 from stages import prepare, train

@@ -3,10 +3,13 @@
 That the steps of an epoch are Keras' own is for test_steps.py.
 """
 
+import gc
+
 import numpy as np
 import pytest
 
 from cnn import augmentation, engine
+from cnn.npz import read_arrays, write_arrays
 from cnn.runtime import keras
 from tests.networks import (
     BATCH,
@@ -149,3 +152,20 @@ def test_a_tensor_outlives_its_array_and_does_not_follow_it():
     del array
 
     assert float(np.asarray(tensor).sum()) == 1000
+
+
+def test_a_tensor_of_what_is_mapped_is_the_mapping_itself(tmp_path):
+    pixels = np.arange(3000, dtype=np.float32)
+    write_arrays(tmp_path / "a.npz", pixels=pixels)
+    (mapped,) = read_arrays(tmp_path / "a.npz", ("pixels",))
+    address = mapped.ctypes.data
+
+    tensor = engine.in_tensorflow(mapped)
+    moved = engine.in_tensorflow(mapped[1:])  # begins at no multiple of 64 bytes
+    del mapped
+    gc.collect()
+
+    assert np.from_dlpack(tensor).ctypes.data == address
+    assert np.from_dlpack(moved).ctypes.data != address + 4
+    np.testing.assert_array_equal(tensor, pixels)
+    np.testing.assert_array_equal(moved, pixels[1:])

@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from cnn.data import write_arrays
+from cnn.npz import write_arrays
 from cnn.published import ARRAYS, FILES, PUBLISHED, to_idx
 from stages import fetch
 
@@ -31,7 +31,7 @@ def home(tmp_path, monkeypatch, raw):
 
     Returns the folder below which everything lies.
     """
-    digests = tuple(hashlib.sha256(to_idx(raw[name])).hexdigest() for name in ARRAYS)
+    digests = tuple(hashlib.sha256(b"".join(to_idx(raw[name]))).hexdigest() for name in ARRAYS)
     for name, published in (("mnist", MNIST), ("fashion_mnist", FASHION)):
         small = published._replace(
             sha256=digests,
@@ -88,7 +88,7 @@ def write_idx(folder, raw, *, packed: bool):
     """Write the four IDX files, plain or gzip, into a new folder."""
     folder.mkdir(parents=True)
     for name, idx in zip(ARRAYS, FILES, strict=True):
-        content = to_idx(raw[name])
+        content = b"".join(to_idx(raw[name]))
         if packed:
             (folder / f"{idx}.gz").write_bytes(gzip.compress(content, mtime=0))
         else:
@@ -411,11 +411,11 @@ def test_no_temporary_folder_stays(home, monkeypatch, output, refusal):
 
 
 def test_a_full_disk_leaves_no_half_written_file(named, monkeypatch, output):
-    def fail(stream, **arrays):
+    def fail(stream, head):
         stream.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("numpy.savez", fail)
+    monkeypatch.setattr("numpy.lib.format.write_array_header_1_0", fail)
 
     with pytest.raises(OSError):
         fetch_main(output)

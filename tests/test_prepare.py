@@ -22,7 +22,7 @@ SPLITS = ("train", "validation", "test")
 @pytest.fixture
 def published(raw, monkeypatch):
     """The small raw data as the published MNIST."""
-    digests = tuple(hashlib.sha256(to_idx(raw[name])).hexdigest() for name in ARRAYS)
+    digests = tuple(hashlib.sha256(b"".join(to_idx(raw[name]))).hexdigest() for name in ARRAYS)
     monkeypatch.setitem(PUBLISHED, "mnist", PUBLISHED["mnist"]._replace(sha256=digests))
 
 
@@ -215,3 +215,34 @@ def test_the_stage_gives_the_same_bytes_again_and_does_not_import_tensorflow(
 
     for split in SPLITS:
         assert (tmp_path / f"{split}.npz").read_bytes() == (prepared / f"{split}.npz").read_bytes()
+
+
+LIMITED = """
+import re, resource, sys
+from pathlib import Path
+from stages import prepare
+
+own = re.search(r"VmData:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
+most = 1024 * int(own[1]) + 40 * 2**20
+resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+prepare.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
+def test_the_memory_does_not_grow_with_the_images(write, tmp_path, tiny_yaml):
+    """50 MB of raw images, 200 MB when they are normalized, with 40 MB to work in."""
+    images = np.zeros((800, 250, 250), np.uint8)
+    images[:, 0, :2] = np.arange(800)[:, None] % [251, 241]
+    write(tmp_path / "mine.npz", x_train=images, y_train=np.arange(800) % 4)
+
+    subprocess.run(
+        [sys.executable, "-c", LIMITED, *flags(tmp_path / "mine.npz", tmp_path, tiny_yaml)],
+        cwd=ROOT,
+        check=True,
+    )
+
+    parts = [load(tmp_path / f"{split}.npz") for split in SPLITS]
+    found = np.concatenate([np.rint(part.images[:, 0, :2, 0] * 255) for part in parts])
+    expected = np.sort(images[:, 0, :2].astype(int) @ [256, 1])
+    np.testing.assert_array_equal(np.sort(found.astype(int) @ [256, 1]), expected)

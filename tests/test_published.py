@@ -24,14 +24,14 @@ def test_idx_is_the_published_format():
 
     np.testing.assert_array_equal(array, [[[1, 2, 3]], [[255, 254, 253]]])
     assert array.dtype == np.uint8
-    assert to_idx(array) == content
+    assert b"".join(to_idx(array)) == content
 
 
 def test_idx_of_labels_has_one_dimension():
     content = bytes.fromhex("00000801 00000004 05000401")
 
     np.testing.assert_array_equal(from_idx(content), [5, 0, 4, 1])
-    assert to_idx(np.array([5, 0, 4, 1], np.uint8)) == content
+    assert b"".join(to_idx(np.array([5, 0, 4, 1], np.uint8))) == content
 
 
 @pytest.mark.parametrize("content", ["", "0000", "00000801 00000004 0500", "00000803 00000002"])
@@ -43,7 +43,7 @@ def test_a_truncated_idx_file_is_no_array(content):
 @pytest.fixture
 def known(raw, monkeypatch):
     """MNIST with the hashes of the small raw data."""
-    digests = tuple(hashlib.sha256(to_idx(raw[name])).hexdigest() for name in ARRAYS)
+    digests = tuple(hashlib.sha256(b"".join(to_idx(raw[name]))).hexdigest() for name in ARRAYS)
     monkeypatch.setitem(PUBLISHED, "mnist", PUBLISHED["mnist"]._replace(sha256=digests))
     return PUBLISHED["mnist"]
 

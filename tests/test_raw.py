@@ -1,5 +1,7 @@
 """An npz of one's own is read, or refused in one line that says what to do."""
 
+import mmap
+
 import numpy as np
 import pytest
 
@@ -39,6 +41,24 @@ def test_the_arrays_come_as_they_are(arrays, write):
     assert raw.y_train.dtype == np.int64
     assert raw.classes == ["left", "right", "größer als"]
     assert (raw.notes, raw.published) == ([], None)
+
+
+def test_images_are_mapped_and_not_held(arrays, write):
+    raw = read(write(arrays), None, None)
+
+    for images in (raw.x_train, raw.x_test):
+        while isinstance(images, np.ndarray):
+            images = images.base
+        assert isinstance(images, mmap.mmap)
+
+
+def test_an_image_of_zeros_and_ones_is_read_as_floats(arrays, write):
+    bits = {name: arrays[name] % 2 for name in ("x_train", "x_test")}
+
+    raw = read(write(arrays | bits), None, None)
+
+    np.testing.assert_array_equal(raw.x_train[..., 0], bits["x_train"])
+    assert raw.x_train.dtype == np.float32
 
 
 def test_without_test_images_and_names_there_is_no_test_and_names_are_numbers(arrays, write):

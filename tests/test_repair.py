@@ -5,8 +5,8 @@ import os
 import pytest
 from dvc.cli import main as dvc
 
-from cnn.data import write_arrays
 from cnn.errors import run
+from cnn.npz import write_arrays
 from tools import repair
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from cnn import gallery, statistics
-from cnn.data import write_arrays
 from cnn.files import CURE
+from cnn.npz import write_arrays
 from cnn.params import read_yaml
 from stages import report
 from stages.evaluate import write_results

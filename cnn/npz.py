@@ -1,0 +1,186 @@
+"""Write npz files whose arrays can be mapped, and read npz files without holding their arrays.
+
+An array that is stored as it is, and not compressed, is mapped into memory: the kernel brings the
+pages that are touched and drops them again, so a file may be many times larger than the memory.
+"""
+
+import math
+import mmap
+import struct
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+
+from cnn.errors import UserError
+from cnn.files import CURE, replacing
+
+ALIGNMENT = 64  # bytes, what TensorFlow wants of memory that it is to use as it is
+CHUNK = 2**23  # bytes; larger ones are no faster
+# Marks extra data of a zip's entry that only fill up; Android's zipalign writes the same.
+FILLER = 0xD935
+ZIP_ERRORS = (  # what Python's zipfile and numpy raise on a damaged file
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+class Parts(NamedTuple):
+    """An array that is never held as a whole: its parts, one below the other.
+
+    shape : of the whole, (n, ...).
+    dtype : of each part.
+    parts : arrays (m, ...), in their order.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    parts: Iterable[np.ndarray]
+
+
+def pieces(n: int, nbytes: int) -> Iterator[slice]:
+    """Yield slices that cover range(n), each of about CHUNK bytes where a row has `nbytes`."""
+    size = max(1, CHUNK // max(1, nbytes))
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+def in_parts(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the rows of an array, (n, ...), in parts of about CHUNK bytes."""
+    array = np.atleast_1d(array)
+    return (array[rows] for rows in pieces(len(array), array[:1].nbytes))
+
+
+def extremes(array: np.ndarray) -> tuple[np.generic, np.generic]:
+    """Return the least and the greatest value, NaN where one is, of an array that is not empty."""
+    found = [(part.min(), part.max()) for part in in_parts(array)]
+    return np.min(found), np.max(found)
+
+
+def read_arrays(
+    path: str | Path, names: tuple[str, ...], scratch: Path | None = None
+) -> list[np.ndarray]:
+    """Return the named arrays of an npz, read-only, whole by its own checksums (zip CRC-32).
+
+    What is stored is mapped; what is compressed is unpacked into a file that has no name, and that
+    is mapped. So the memory of neither is the process' own.
+
+    Parameters
+    ----------
+    scratch : the folder with room for what is unpacked; None for the system's.
+
+    Raises
+    ------
+    UserError
+        The file is missing, damaged, no npz, or lacks one of `names`.
+    """
+    try:
+        with open(path, "rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise ValueError("no zip file")
+            with zipfile.ZipFile(file) as archive:
+                found = [entry.removesuffix(".npy") for entry in archive.namelist()]
+                missing = [name for name in names if name not in found]
+                if missing:
+                    raise UserError(f"{path}: has no array '{missing[0]}'; found {sorted(found)}")
+                return [_array(file, archive, f"{name}.npy", scratch) for name in names]
+    except FileNotFoundError:
+        raise UserError(f"{path}: is missing; run 'dvc repro'") from None
+    except ZIP_ERRORS as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: is damaged or no npz ({reason}); {CURE}") from None
+
+
+def _array(
+    file: IO[bytes], archive: zipfile.ZipFile, name: str, scratch: Path | None
+) -> np.ndarray:
+    entry = archive.getinfo(name)
+    with archive.open(entry) as member:  # reading to the end checks the CRC
+        chunks = iter(lambda: member.read(CHUNK), b"")
+        if entry.compress_type == zipfile.ZIP_STORED:
+            for _ in chunks:
+                pass
+            file.seek(entry.header_offset + 26)  # the lengths of the name and of the extra data
+            start = entry.header_offset + 30 + sum(struct.unpack("<HH", file.read(4)))
+            memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        else:
+            memory, start = _spool(chunks, scratch), 0
+    memory.seek(start)
+    version = np.lib.format.read_magic(memory)
+    if version == (1, 0):
+        shape, by_column, dtype = np.lib.format.read_array_header_1_0(memory)
+    else:
+        shape, by_column, dtype = np.lib.format.read_array_header_2_0(memory)
+    size = math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or memory.tell() + size != start + entry.file_size:
+        raise ValueError(f"{name} holds {dtype} {shape} in {entry.file_size} bytes")
+    return np.ndarray(shape, dtype, memory, memory.tell(), order="F" if by_column else "C")
+
+
+def spooled(array: Parts, scratch: Path | None) -> np.ndarray:
+    """Return an array, read-only, whose memory is a file that goes when the array does.
+
+    Parameters
+    ----------
+    scratch : the folder with room for it; None for the system's.
+    """
+    memory = _spool((part.tobytes() for part in array.parts), scratch)
+    return np.ndarray(array.shape, array.dtype, memory)
+
+
+def _spool(parts: Iterable[bytes], scratch: Path | None) -> mmap.mmap:
+    try:
+        if scratch is not None:
+            scratch.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=scratch) as file:  # has no name, so it outlives no process
+            for part in parts:
+                file.write(part)
+            file.flush()
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise UserError(
+            f"{scratch or tempfile.gettempdir()}: a temporary copy of the images cannot be "
+            f"written: {error.strerror}"
+        ) from None
+
+
+def write_arrays(path: str | Path, **arrays: np.ndarray | Parts) -> None:
+    """Write an npz, whole or not at all: same arrays, same bytes.
+
+    Entries are stamped 1980. Not compressed, since what zlib makes of an array depends on which
+    zlib Python was built with, and so that each can be mapped: it begins at a multiple of
+    ALIGNMENT.
+    """
+    with (
+        replacing(path) as temporary,
+        open(temporary, "wb") as stream,
+        zipfile.ZipFile(stream, "w") as archive,
+    ):
+        for name, array in arrays.items():
+            if not isinstance(array, Parts):
+                array = np.asarray(array)
+                array = Parts(array.shape, array.dtype, in_parts(array))
+            entry = zipfile.ZipInfo(f"{name}.npy")
+            # The header has 30 bytes and the name, the sizes of a large file 20, the filler's head
+            # 4; numpy's own header is a multiple of 64.
+            fill = -(stream.tell() + 30 + len(entry.filename) + 20 + 4) % ALIGNMENT
+            entry.extra = struct.pack("<HH", FILLER, fill) + bytes(fill)
+            with archive.open(entry, "w", force_zip64=True) as member:
+                head = {
+                    "descr": np.lib.format.dtype_to_descr(np.dtype(array.dtype)),
+                    "fortran_order": False,
+                    "shape": array.shape,
+                }
+                np.lib.format.write_array_header_1_0(member, head)
+                for part in array.parts:
+                    member.write(part.tobytes())
