@@ -27,6 +27,7 @@ import numpy as np
 from pydantic import AfterValidator, Field
 
 from cnn import (
+    ahead,
     archive,
     data,
     engine,
@@ -124,18 +125,22 @@ def train(
             shuffle.permutation(n)
     keeper = resume.Keeper(keep_state, variables)
     part = FIRST_PART
-    taken = network.optimizer.iterations
-    with progress.shown(steps, lambda: int(taken.value), silent=share.index > 0) as say:
+
+    def done() -> int:
+        return int(network.optimizer.iterations.value)
+
+    with progress.shown(steps, done, silent=share.index > 0) as say:
         started, first = time.perf_counter(), state.epochs + 1
         for number in range(first, params.epochs + 1):
             order = shuffle.permutation(n)
-            while state.start < n:
-                began = time.perf_counter()
-                stop = min(state.start + part * params.batch_size, n)
-                sums = take(order, state.start, stop, state.loss_sum, state.correct)
-                state = state.within(stop, *sums)
-                keeper.offer(state, resume.EVERY)
-                part *= 2 if time.perf_counter() - began < QUICK else 1
+            with ahead.reading(images, order[state.start :], params.batch_size, done):
+                while state.start < n:
+                    began = time.perf_counter()
+                    stop = min(state.start + part * params.batch_size, n)
+                    sums = take(order, state.start, stop, state.loss_sum, state.correct)
+                    state = state.within(stop, *sums)
+                    keeper.offer(state, resume.EVERY)
+                    part *= 2 if time.perf_counter() - began < QUICK else 1
             loss, accuracy = engine.means(state.loss_sum, state.correct, n)
             last_step = network.optimizer.iterations.numpy() - 1
             learning_rate = float(schedule if isinstance(schedule, float) else schedule(last_step))
