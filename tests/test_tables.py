@@ -12,6 +12,7 @@ from benchmarks import (
     growth,
     handwriting,
     knobs,
+    large,
     reading,
     rows,
     tables,
@@ -186,6 +187,30 @@ def test_the_table_of_growth():
             "more 3.00 bytes of memory; n = 1 rounds."
         ],
     ]
+
+
+def test_the_table_of_large(refusal):
+    same = {"steps": "100", "faults": "0", "digest": "aa", "group_peak": ""}
+    few = {"images": "1000", "preparing": "0.02", "loading": "0.01", "training": "1", "cpu": "2"}
+    held = few | {"images": "4000", "preparing": "", "training": "1.1", "own": "9e9"}
+    mapped = held | {"preparing": "0.12", "training": "1.2", "faults": "150", "group_peak": "2e9"}
+    measured = [
+        {"round": "1", "candidate": name, **same, **row}
+        for name, row in (("few", few | {"own": "4e8"}), ("held", held), ("mapped", mapped))
+    ]
+    few, held, mapped = large.TITLES.values()
+    assert lines(large.table(measured)) == [
+        [few, "1,000", "20", "10", "10.0", "1.00 (1.00 to 1.00)", "20.0", "400", "0.0"],
+        [held, "4,000", "", "2", "11.0", "1.10 (1.10 to 1.10)", "20.0", "9,000", "0.0"],
+        [mapped, "4,000", "30", "2", "12.0", "1.20 (1.20 to 1.20)", "20.0", "9,000", "1.5"],
+        [
+            "Steps timed: 100, each of images from all over the file; n = 1 rounds. All of them, "
+            "in memory or mapped, give the same bytes. The group used 2.00 GB at most, the "
+            "kernel's cache of files included."
+        ],
+    ]
+    measured[2]["digest"] = "bb"
+    assert "mapped gives other bytes" in refusal(large.table, measured)
 
 
 def test_the_table_of_reading():
