@@ -1,0 +1,197 @@
+"""The documents are true: what they show runs or says why not, and what they name is there.
+
+A block that is not marked as shown runs, in the order of the documents, in a clone with small data,
+and must print what stands there, whatever the numbers.
+"""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests import clones
+from tests.clones import ROOT, commit, make, repro
+
+DOCUMENTS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for pattern in ("*.md", "docs/*.md", "benchmarks/*.md", "handwriting/*.md")
+    for path in ROOT.glob(pattern)
+)
+# A block of commands or code, and the comment before it, if there is one.
+BLOCK = re.compile(
+    r"(?:^<!-- (?P<word>\w+): (?P<reason>[^>]*?) -->\n\n)?"
+    r"^```(?P<language>console|python)\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]+)\]\((?P<target>[^)\s]+)\)")
+FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
+
+
+class Block(NamedTuple):
+    path: str
+    line: int
+    language: str
+    text: str
+    shown: str | None  # why it does not run
+
+
+def read(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def blocks() -> list[Block]:
+    found = []
+    for path in DOCUMENTS:
+        text = read(path)
+        for match in BLOCK.finditer(text):
+            line = text.count("\n", 0, match.start("language")) + 1
+            shown = match["reason"] if match["word"] == "shown" else None
+            found.append(Block(path, line, match["language"], match["text"], shown))
+    return found
+
+
+def name(block: Block) -> str:
+    return f"{block.path}:{block.line}"
+
+
+RUN = [block for block in blocks() if block.shown is None]
+
+
+def test_the_blocks_are_found():
+    assert len(blocks()) == sum(
+        len(re.findall(r"^```(?:console|python)$", read(path), re.MULTILINE)) for path in DOCUMENTS
+    )
+    assert {block.path for block in RUN} >= {"README.md", "docs/experiments.md"}
+
+
+@pytest.mark.parametrize("block", [each for each in blocks() if each.shown is not None], ids=name)
+def test_a_block_that_does_not_run_says_why_and_the_tests_it_names_are_there(block):
+    assert len(block.shown.split()) > 1 or "::" in block.shown
+    for path, test in re.findall(r"(tests/\w+\.py)(?:::(\w+))?", block.shown):
+        source = read(path)
+        assert not test or f"def {test}(" in source, f"{path}::{test}"
+
+
+@pytest.fixture(scope="module")
+def clone(tiny, raw, tmp_path_factory):
+    """A clone whose results are committed, as a user has it after `make repro`."""
+    root = make(tmp_path_factory.mktemp("documents") / "clone", tiny, raw)
+    repro(root)
+    commit(root, "results")
+    return root
+
+
+def alike(line: str) -> str:
+    """Return a line without its numbers, and with single blanks."""
+    return " ".join(NUMBER.sub("N", line).split())
+
+
+def parts(text: str) -> list[tuple[str, list[str]]]:
+    """Return each command of a console block with the lines that it should print."""
+    found: list[tuple[str, list[str]]] = []
+    for line in text.splitlines():
+        if line.startswith("$ "):
+            found.append((line[2:], []))
+        else:
+            found[-1][1].append(line)
+    return found
+
+
+def check_output(expected: list[str], told: str, command: str) -> None:
+    """Fail unless the expected lines stand in `told`, in their order; "..." stands for any."""
+    lines, place, gap = [alike(line) for line in told.splitlines()], 0, False
+    for line in expected:
+        if line == "...":
+            gap = True
+            continue
+        wanted = alike(line)
+        places = range(place, len(lines)) if gap else range(place, min(place + 1, len(lines)))
+        place = next((i + 1 for i in places if lines[i] == wanted), None)
+        assert place is not None, f"{command}: does not print {line!r} here but:\n{told}"
+        gap = False
+
+
+@pytest.mark.parametrize("block", RUN, ids=name)
+def test_a_block_prints_what_it_shows(block, clone):
+    if block.language == "python":
+        clones.run(clone, "python", "-c", block.text)
+        return
+    for command, expected in parts(block.text):
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=clone,
+            env=clones.environment(clone),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout
+        check_output(expected, done.stdout, command)
+
+
+@pytest.mark.parametrize(
+    ("expected", "told", "fits"),
+    [
+        (["a 1.5"], "a   -2", True),
+        (["a"], "b", False),
+        (["a"], "", False),
+        (["a", "b"], "a\nc\nb", False),
+        (["a", "...", "b"], "a\nc\nb", True),
+        (["...", "b", "c"], "a\nb\nd\nc", False),
+        (["..."], "", True),
+        ([], "anything", True),
+    ],
+)
+def test_what_counts_as_printed(expected, told, fits):
+    if fits:
+        check_output(expected, told, "x")
+    else:
+        with pytest.raises(AssertionError):
+            check_output(expected, told, "x")
+
+
+def anchors(path: Path) -> set[str]:
+    """Return the anchors of a document's headings, as GitHub makes them."""
+    text = FENCED.sub("", path.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    words = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+    return {each.strip().replace(" ", "-") for each in words}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_links_lead_to_what_is_there(path):
+    for match in LINK.finditer(FENCED.sub("", read(path))):
+        target, _, anchor = match["target"].partition("#")
+        if target.startswith(("http:", "https:", "../../")):  # a page of the project's host
+            continue
+        file = (ROOT / path).parent / target if target else ROOT / path
+        assert os.path.exists(file), match[0]
+        assert not anchor or anchor in anchors(file), match[0]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_a_symbol_that_is_named_is_defined_where_the_link_leads(path):
+    for match in LINK.finditer(read(path)):
+        symbol = re.fullmatch(r"`(\w+)`", match["text"])
+        if not symbol or not match["target"].endswith(".py"):
+            continue
+        source = read(os.path.normpath(f"{Path(path).parent}/{match['target']}"))
+        defined = rf"^\s*(?:(?:def|class) {symbol[1]}\b|{symbol[1]}\b.*=)"
+        assert re.search(defined, source, re.MULTILINE), match[0]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_the_sources_of_figures_are_there(path):
+    for source in re.findall(r"^<!-- figures: (.+) -->$", read(path), re.MULTILINE):
+        module = source.removeprefix("python -m ")
+        file = source if module == source else f"{module.split()[0].replace('.', '/')}.py"
+        assert (ROOT / file).is_file(), source
+
+
+def test_each_page_of_docs_is_linked_from_the_readme():
+    linked = {match["target"].partition("#")[0] for match in LINK.finditer(read("README.md"))}
+    assert {path for path in DOCUMENTS if path.startswith("docs/")} <= linked
