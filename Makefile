@@ -51,7 +51,7 @@ fast accurate fashion:
 
 experiments: .venv/run   ## show the experiments: metrics and the parameters that differ
 	dvc exp show --no-pager --hide-workspace --only-changed --sort-by accuracy --sort-order desc \
-	  --drop '.*/|.*\.yaml|accuracy_|Created'
+	  --drop '.*/|.*\.yaml|accuracy_|Created|State|Executor'
 
 seeds: .venv/run         ## train RECIPE (default: params.yaml) with N=10 seeds, JOBS at a time
 	python -m tools.seeds $(RECIPE) $(if $(N),--n $(N)) $(if $(JOBS),--jobs $(JOBS))

@@ -4,8 +4,10 @@ A block that is not marked as shown runs, in the order of the documents, in a cl
 and must print what stands there, whatever the numbers.
 """
 
+import contextlib
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +16,7 @@ import pytest
 
 from tests import clones
 from tests.clones import ROOT, commit, make, repro
+from tests.documents import figures, inline_commands, is_among, numbers_in, paragraphs
 
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()
@@ -184,12 +187,77 @@ def test_a_symbol_that_is_named_is_defined_where_the_link_leads(path):
         assert re.search(defined, source, re.MULTILINE), match[0]
 
 
+def paths(source: str) -> list[str]:
+    """Return the files of a source: their names, or the module of a command."""
+    if command := re.fullmatch(r"python -m (\S+).*", source):
+        return [f"{command[1].replace('.', '/')}.py"]
+    return source.split(", ")
+
+
+@pytest.mark.parametrize("path", [path for path in DOCUMENTS if path != "CHANGELOG.md"])
+def test_each_figure_has_a_source_and_agrees_with_it(path):
+    for text, source in paragraphs(read(path)):
+        found = figures(text)
+        assert source or not found, f"no source of {found}"
+        if not source:
+            continue
+        assert all((ROOT / file).is_file() for file in paths(source)), source
+        if not source.startswith("python -m "):
+            known = set().union(*(numbers_in(ROOT / file) for file in paths(source)))
+            assert [each for each in found if not is_among(*each, known)] == [], source
+
+
+def test_figures_are_measured_numbers_and_are_found_rounded(tmp_path):
+    text = "in 2013, 28 x 28, `0.5 s`, 2.5 GB, 3 % and 0.1 at 127.0.0.1, Python 3.11"
+    assert figures(text) == [("2.5", "GB"), ("3", "%"), ("0.1", "")]
+    assert is_among("2.5", "GB", {2_480_000_000.0})
+    assert is_among("3", "%", {0.03})
+    assert not is_among("3", "%", {0.04})
+    (tmp_path / "a.py").write_text("A = 64 * 2**20\n")
+    assert is_among("64", "MB", numbers_in(tmp_path / "a.py"))
+
+
+@pytest.fixture(scope="module")
+def dvc_parser():
+    from dvc.cli.parser import get_main_parser
+
+    return get_main_parser()
+
+
+OURS = ("stages", "tools", "benchmarks", "handwriting")
+
+
+def check_command(words: list[str], dvc_parser) -> None:
+    """Fail if a command names a target, variable, module, flag or DVC command that is not there."""
+    makefile = read("Makefile")
+    if words[0] == "make":
+        rules = re.findall(r"^([a-z.][\w ./-]*):(?!=)", makefile, re.MULTILINE)
+        targets = {target for rule in rules for target in rule.split()}
+        for word in words[1:]:
+            variable, is_set, _ = word.partition("=")
+            known = rf"\$\([^)]*\b{variable}\b"
+            assert re.search(known, makefile) if is_set else word in targets, words
+    elif words[:2] == ["python", "-m"] and words[2].split(".")[0] in OURS:
+        source = read(f"{words[2].replace('.', '/')}.py") + read("benchmarks/rows.py")
+        for flag in re.findall(r"--[a-z-]+", " ".join(words[3:])):
+            assert flag in source, words
+    elif words[0] == "dvc":
+        with contextlib.redirect_stderr(None):
+            dvc_parser.parse_args(words[1:])
+
+
 @pytest.mark.parametrize("path", DOCUMENTS)
-def test_the_sources_of_figures_are_there(path):
-    for source in re.findall(r"^<!-- figures: (.+) -->$", read(path), re.MULTILINE):
-        module = source.removeprefix("python -m ")
-        file = source if module == source else f"{module.split()[0].replace('.', '/')}.py"
-        assert (ROOT / file).is_file(), source
+def test_each_command_is_one_that_there_is(path, dvc_parser):
+    """Also where it is only shown, and in running text, where those of DVC are often cut short."""
+    text = read(path)
+    consoles = [block for block in blocks() if block.path == path and block.language == "console"]
+    told = [command for block in consoles for command, _ in parts(block.text)]
+    inline = [command for command in inline_commands(text) if not command.startswith("dvc ")]
+    for command in told + inline:
+        for one in command.split("&&"):
+            words = shlex.split(re.sub(r"[][]", "", one), comments=True)
+            if words and "..." not in words:
+                check_command(words, dvc_parser)
 
 
 def test_each_page_of_docs_is_linked_from_the_readme():
