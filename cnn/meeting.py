@@ -8,8 +8,10 @@ differs from its own, and hands out the state from which to go on.
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
+import struct
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -104,6 +106,15 @@ def endpoint(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def linked(link: socket.socket) -> Connection:
+    """Return the connection; one that stalls within a message raises OSError."""
+    link.settimeout(None)
+    patience = struct.pack("ll", math.ceil(5 * BEAT), 0)
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        link.setsockopt(socket.SOL_SOCKET, option, patience)
+    return Connection(link.detach())
+
+
 def send(connection: Connection, **message: object) -> None:
     connection.send_bytes(json.dumps(message).encode())
 
@@ -143,7 +154,7 @@ def _receive_all(cluster: Cluster, identity: Mapping[str, str], state: bytes) ->
         while len(links) < len(cluster.addresses) - 1:
             listening.settimeout(max(0.01, deadline - time.monotonic()))
             try:
-                connection = Connection(listening.accept()[0].detach())
+                connection = linked(listening.accept()[0])
             except TimeoutError:
                 absent = set(range(1, len(cluster.addresses))) - set(links)
                 names = ", ".join(map(cluster.name, sorted(absent)))
@@ -193,12 +204,11 @@ def _come(cluster: Cluster, identity: Mapping[str, str]) -> Met:
             if time.monotonic() > deadline:
                 raise UserError(f"{chief} did not come within {ARRIVAL:.0f} s") from None
             time.sleep(BEAT / 4)
-    link.settimeout(None)
-    connection = Connection(link.detach())
+    connection = linked(link)
     try:
         send(connection, index=cluster.index, identity=dict(identity))
-        # The chief may have come just before, and waits as long for the others.
-        answer = receive(connection, 2 * ARRIVAL)
+        # The chief may have come just before, and waits so long for the others.
+        answer = receive(connection, ARRIVAL + 10 * BEAT)
         if "end" in answer:
             raise UserError(str(answer["end"]))
         state = connection.recv_bytes(MOST_STATE)

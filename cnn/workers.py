@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from multiprocessing.connection import Connection, wait
 from threading import Event, Lock, Thread
 
@@ -25,6 +26,7 @@ from cnn.resume import State, pack, unpack
 from cnn.runtime import tf
 from cnn.shares import Share
 
+START = 20.0  # seconds in which TensorFlow's servers must have found each other
 SILENCE = 15.0  # seconds without a sign of life
 BEHIND = 30.0  # seconds that others wait for a worker's part of a step
 
@@ -63,6 +65,17 @@ class Team:
             task_id=self.cluster.index,
             rpc_layer="grpc",
         )
+        # TensorFlow would wait for an hour, and nothing of Python's runs meanwhile, the watch neither.
+        context = import_module("tensorflow.python.eager.context").context()
+        jobs = tf.compat.v1.ConfigProto().experimental.coordination_config.coordinated_job_list
+        jobs.add(name="worker", num_tasks=self.size)
+        context.configure_coordination_service(
+            "standalone",
+            service_leader="/job:worker/replica:0/task:0",
+            cluster_register_timeout_in_ms=int(1000 * START),
+            coordinated_jobs=list(jobs),
+        )
+        context.coordination_service.cluster_register_with_barrier = True
         tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
         self.reached = tf.Variable(0, dtype=tf.int64, trainable=False)
 
@@ -158,7 +171,11 @@ class Team:
                 steps[index] = message.get("steps", steps[index])
                 if "done" in message:
                     self.results[index] = str(message["done"])
-            now = time.monotonic()
+            held = time.monotonic() - now
+            now += held
+            if held > 2 * BEAT:  # this process itself was held up
+                heard = {index: then + held for index, then in heard.items()}
+                moved += held
             for index in numbers.values():
                 if now - heard[index] > SILENCE:
                     self.end(f"{self.cluster.name(index)} has not answered for {SILENCE:.0f} s")
@@ -188,5 +205,6 @@ def assemble(
         return Team(cluster, Met({}, 0, b"")), state
     met = meet(cluster, identity, pack(state, identity) if state else b"")
     team = Team(cluster, met)
-    team.start_server()
+    with team.together():
+        team.start_server()
     return team, unpack(met.state)[0] if met.state else None

@@ -2,9 +2,9 @@
 
 import json
 import socket
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import pytest
 
@@ -92,15 +92,14 @@ def all_meet(monkeypatch):
 
         with ThreadPoolExecutor(len(identities)) as pool:
             found = [pool.submit(one, 0)]
-            if stranger is not None:
-                intrude(addresses[0], stranger)
-            found += [pool.submit(one, index) for index in range(1, len(identities))]
-            return [each.result() for each in found], addresses
+            with nullcontext() if stranger is None else intrude(addresses[0], stranger):
+                found += [pool.submit(one, index) for index in range(1, len(identities))]
+                return [each.result() for each in found], addresses
 
     return call
 
 
-def intrude(address: str, content: bytes) -> None:
+def intrude(address: str, content: bytes) -> socket.socket:
     """Connect before the workers do, send something, and stay."""
     host, port = meeting.endpoint(address)
     for _ in range(100):
@@ -110,8 +109,8 @@ def intrude(address: str, content: bytes) -> None:
             time.sleep(0.02)
         else:
             link.sendall(content)
-            threading.Timer(2, link.close).start()
-            return
+            return link
+    raise AssertionError("nobody listens")
 
 
 @pytest.mark.parametrize("n", [2, 4])
@@ -126,7 +125,9 @@ def test_all_get_the_chiefs_state_and_the_port_of_its_server(all_meet, n):
         assert meeting.receive(found[0].links[index], 1) == {"steps": index}
 
 
-@pytest.mark.parametrize("content", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\0\0\0\2{}", b"\x7f" * 99])
+@pytest.mark.parametrize(
+    "content", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\0\0\0\2{}", b"\x7f" * 99, b"\0\0\0\2{"]
+)
 def test_a_stranger_at_the_door_changes_nothing(all_meet, content):
     found, _ = all_meet(IDENTITY, IDENTITY, stranger=content)
 

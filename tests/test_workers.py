@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import yaml
 
-from cnn import workers
-from cnn.meeting import BEAT, Cluster, Met, receive, send
+from cnn import runtime, workers
+from cnn.meeting import BEAT, Cluster, Met, endpoint, receive, send
 from cnn.workers import Team
-from tests.clones import ROOT, environment
+from tests.clones import ROOT, call_uncapped, environment
 from tests.test_train import WRITTEN, flags
 from tools.workers import config, free_addresses
 
@@ -170,6 +170,26 @@ def test_what_tensorflow_says_is_said_only_if_nobody_knows_more(tf, team, capsys
         raise tf.errors.DeadlineExceededError(None, None, "Collective\ntimed out")
     told = capsys.readouterr().err
     assert told.startswith("error: the workers have lost each other: 'Collective timed out'; ")
+
+
+def start_servers_with_a_silent_worker() -> None:
+    workers.START, workers.SILENCE = 1.0, 2.0
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # as the train stage does
+    runtime.start_tensorflow(42)
+    (*both, server), (ours, _theirs) = free_addresses(3), Pipe()
+    team = Team(Cluster(0, tuple(both)), Met({1: ours}, endpoint(server)[1], b""))
+    with team.together():
+        team.start_server()
+
+
+def test_one_that_stops_before_the_servers_start_is_named(tmp_path, capfd):
+    """TensorFlow waits for it then, and lets nothing of Python's run meanwhile."""
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        call_uncapped(start_servers_with_a_silent_worker, tmp_path)
+
+    assert failed.value.returncode == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.endswith(" has not answered for 2 s; start it again, it goes on")
 
 
 @pytest.fixture(scope="module")
