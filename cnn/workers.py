@@ -65,7 +65,7 @@ class Team:
             task_id=self.cluster.index,
             rpc_layer="grpc",
         )
-        # TensorFlow would wait for an hour, and nothing of Python's runs meanwhile, the watch neither.
+        # TensorFlow would wait for an hour, and nothing of Python's runs meanwhile: no watch.
         context = import_module("tensorflow.python.eager.context").context()
         jobs = tf.compat.v1.ConfigProto().experimental.coordination_config.coordinated_job_list
         jobs.add(name="worker", num_tasks=self.size)
