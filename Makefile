@@ -4,7 +4,7 @@ BIN := .venv/bin
 # DVC starts the stages with the `python` that it finds on PATH.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help repro test verify repair check fast accurate fashion seeds experiments draw offline-plots lock clean
+.PHONY: help repro test verify faults repair check fast accurate fashion seeds experiments draw offline-plots lock clean
 
 help:                    ## say what there is
 	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1|/p' Makefile | column -t -s '|'
@@ -18,6 +18,9 @@ test: .venv/browser      ## run the tests
 verify: .venv/run        ## prove that the committed results are what the committed code gives
 	python -m tools.verify
 
+faults: .venv/development ## break the pipeline on purpose: kills, full disks, damaged and hostile files
+	python -m tests.faults
+
 repair: .venv/run        ## remove what is damaged in DVC's cache and outputs
 	python -m tools.repair
 
@@ -30,8 +33,10 @@ check: .venv/development ## lint
 	  { echo "error: $$($(PYTHON) --version) is too old, 3.11 or later is needed: make PYTHON=python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 
+# DVC keeps pickles in a folder that every user of the machine may write into, unless told another.
 .venv/run: requirements.txt | .venv/bin/python
 	@$(BIN)/python tools/environment.py $<
+	@$(BIN)/dvc config --local core.site_cache_dir "$(CURDIR)/.dvc/tmp/site"
 	@touch $@
 
 .venv/development: requirements-dev.txt .venv/run

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn.errors import UserError, brief
+from cnn.errors import UserError, brief, reason
 from cnn.files import CURE, replacing
 from cnn.pictures import read_file
 from cnn.runtime import keras
@@ -195,7 +195,10 @@ def read(path: str | Path, image_shape: tuple[int, ...], classes: int) -> bytes:
     except UserError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             raise UserError(f"{path}: is missing; run 'make repro'") from None
-        raise UserError(f"{path}: {error}") from None
+        if isinstance(error.__cause__, OSError):
+            raise UserError(f"{path}: cannot be read: {reason(error.__cause__)}") from None
+        another = "; choose another, or run 'dvc repro' for one that fits"
+        raise UserError(f"{path}: {error}{'' if CURE in str(error) else another}") from None
     return data
 
 
@@ -204,7 +207,8 @@ def load(path: str | Path, image_shape: tuple[int, ...], classes: int) -> keras.
     data = read(path, image_shape, classes)
     with tempfile.TemporaryDirectory() as folder:  # so that what was checked is what is loaded
         copy = Path(folder) / "model.keras"
-        copy.write_bytes(data)
+        with replacing(copy) as temporary:
+            temporary.write_bytes(data)
         try:
             return keras.saving.load_model(copy, compile=False, safe_mode=True)
         except (ValueError, TypeError, KeyError, OSError, AttributeError) as error:

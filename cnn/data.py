@@ -72,31 +72,35 @@ def load(path: str | Path) -> Data:
     UserError
         The file is unreadable, or an array has another shape, dtype or range.
     """
-    images, labels, classes = read_arrays(path, Data._fields)
+    data = Data(*read_arrays(path, Data._fields))
+    if problem := problem_of(data):
+        raise UserError(f"{path}: {problem}; run 'dvc repro', which makes it anew")
+    return data
+
+
+def problem_of(data: Data) -> str:
+    """Say in what the arrays are not of the form that `Data` documents, "" if they are."""
+    images, labels, classes = data
     if classes.ndim != 1 or classes.dtype.kind != "U":
-        raise UserError(f"{path}: classes are {classes.dtype} {classes.shape}, not str (k,)")
+        return f"classes are {classes.dtype} {classes.shape}, not str (k,)"
     if problem := problem_of_classes(classes.tolist()):
-        raise UserError(f"{path}: {problem}")
+        return problem
     if images.dtype != np.float32 or images.ndim != 4 or not len(images):
-        raise UserError(
-            f"{path}: images are {images.dtype} {images.shape}, not float32 (n > 0, h, w, c)"
-        )
+        return f"images are {images.dtype} {images.shape}, not float32 (n > 0, h, w, c)"
     if problem := problem_of_shape(images.shape[1:]):
-        raise UserError(f"{path}: {problem}")
+        return problem
     if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
-        raise UserError(
-            f"{path}: labels are {labels.dtype} {labels.shape}, not int64 ({len(images)},)"
-        )
+        return f"labels are {labels.dtype} {labels.shape}, not int64 ({len(images)},)"
     # min and max are NaN when a pixel is, so that `not (...)` refuses NaN too.
     low, high = extremes(images)
     if not (low >= 0 and high <= 1):
-        raise UserError(f"{path}: pixels lie in [{low}, {high}], not in [0, 1]")
+        return f"pixels lie in [{low}, {high}], not in [0, 1]"
     if labels.min() < 0 or labels.max() >= len(classes):
-        raise UserError(
-            f"{path}: labels lie in [{labels.min()}, {labels.max()}], "
+        return (
+            f"labels lie in [{labels.min()}, {labels.max()}], "
             f"not in [0, {len(classes) - 1}] of {len(classes)} classes"
         )
-    return Data(images, labels, classes)
+    return ""
 
 
 def problem_of_shape(shape: tuple[int, ...]) -> str:

@@ -5,10 +5,10 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cnn.errors import UserError
+from cnn.errors import UserError, reason
 
 # What to do about a damaged file. DVC trusts the size and times that it remembers for a file, so
 # it brings a damaged object of its cache back again and again until that is removed.
@@ -17,15 +17,47 @@ CURE = "run 'python -m tools.repair && dvc repro'"
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside `path` to write to; put it in place when the block succeeds."""
+    """Give a temporary path beside `path` to write to; put it in place when the block succeeds.
+
+    It ends as `path` does. What killed processes left in the folder is removed.
+
+    Raises
+    ------
+    OSError
+        With `path` as its file name, where the system refuses.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_what_the_dead_left(path.parent)
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None or str(error.filename).startswith(str(temporary)):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it may be a folder in which nothing can be changed
+            temporary.unlink(missing_ok=True)
+
+
+def _remove_what_the_dead_left(folder: Path) -> None:
+    for file in folder.glob(".partial-*"):
+        process = file.name.split("-")[1]
+        if process.isdecimal() and not is_alive(int(process)):
+            file.unlink(missing_ok=True)
+
+
+def is_alive(process: int) -> bool:
+    """Tell whether there is a process of this number."""
+    try:
+        os.kill(process, 0)  # sends nothing
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -59,8 +91,10 @@ def read_text(path: str | Path) -> str:
     """
     try:
         return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: is missing; run 'dvc repro'") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}; run 'dvc repro'") from None
+        raise UserError(f"{path}: cannot be read: {reason(error)}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: is no text; {CURE}") from None
 

@@ -22,7 +22,7 @@ from cnn.figures import (
     set_style,
     short,
 )
-from cnn.files import write_json
+from cnn.files import replacing, write_json
 
 RIGHT, WRONG = "black", "#b3431b"
 
@@ -175,11 +175,11 @@ PICTURES = {
 def draw_all(folder: Path, results: Results) -> None:
     """Write a PNG for each of PICTURES into `folder`, and captions.json."""
     set_style()
-    folder.mkdir(parents=True, exist_ok=True)
     for name, picture in PICTURES.items():
         figure = plt.figure(figsize=(10, picture.height(results)))
         picture.draw(figure, results)
-        # Without the entry that names matplotlib's version.
-        figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+        with replacing(folder / f"{name}.png") as path:
+            # Without the entry that names matplotlib's version.
+            figure.savefig(path, metadata={"Software": None})
         plt.close(figure)
     write_json(folder / "captions.json", {name: each.caption for name, each in PICTURES.items()})

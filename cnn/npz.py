@@ -16,7 +16,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from cnn.errors import UserError
+from cnn.errors import UserError, reason
 from cnn.files import CURE, replacing
 
 ALIGNMENT = 64  # bytes, what TensorFlow wants of memory that it is to use as it is
@@ -92,13 +92,20 @@ def read_arrays(
                 found = [entry.removesuffix(".npy") for entry in archive.namelist()]
                 missing = [name for name in names if name not in found]
                 if missing:
-                    raise UserError(f"{path}: has no array '{missing[0]}'; found {sorted(found)}")
+                    raise UserError(
+                        f"{path}: has no array '{missing[0]}'; found {sorted(found)}; "
+                        "if it is not your own, run 'dvc repro --force'"
+                    )
                 return [_array(file, archive, f"{name}.npy", scratch) for name in names]
     except FileNotFoundError:
         raise UserError(f"{path}: is missing; run 'dvc repro'") from None
+    except MemoryError as error:
+        raise UserError(f"{path}: {error}; free memory or, if it is damaged, {CURE}") from None
     except ZIP_ERRORS as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: is damaged or no npz ({reason}); {CURE}") from None
+        if isinstance(error, OSError) and error.errno:
+            raise UserError(f"{path}: cannot be read: {reason(error)}") from None
+        cause = " ".join(str(error).split())
+        raise UserError(f"{path}: is damaged or no npz ({cause}); {CURE}") from None
 
 
 def _array(
@@ -150,7 +157,7 @@ def _spool(parts: Iterable[bytes], scratch: Path | None) -> mmap.mmap:
     except OSError as error:
         raise UserError(
             f"{scratch or tempfile.gettempdir()}: a temporary copy of the images cannot be "
-            f"written: {error.strerror}"
+            f"written: {reason(error)}"
         ) from None
 
 

@@ -5,6 +5,7 @@ section together from those and calls `load`.
 """
 
 import difflib
+import math
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -12,9 +13,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 from ruamel.yaml import YAML, YAMLError
 
-from cnn.errors import UserError, brief
+from cnn.errors import UserError, brief, reason
 
 SECTIONS = ("fetch", "prepare", "train", "evaluate")  # each named as the stage that reads it
+# Of a file, where the reader takes a second; dvc.lock has 12,000 characters and no bracket.
+MOST_TEXT, MOST_OPEN, MOST_VALUES = 2**18, 1000, 2**18
 # DVC removes a stage's outputs before the stage can refuse; they are in its cache.
 CURE = "correct it and run 'dvc repro', which also brings back what DVC removed"
 
@@ -32,7 +35,7 @@ def read_yaml(path: str | Path) -> Any:
     """Return the document in a YAML 1.2 file, read as DVC reads it, so that its record is true.
 
     In YAML 1.1, which most readers still speak, 010 is 8 and 1e-05 a string. A key that stands
-    twice is refused.
+    twice is refused, and what would take seconds to read or to tell of.
 
     Raises
     ------
@@ -40,9 +43,16 @@ def read_yaml(path: str | Path) -> Any:
         The file cannot be read or is no YAML.
     """
     try:
-        return YAML(typ="safe").load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}") from None
+        text = Path(path).read_text(encoding="utf-8")
+        if len(text) > MOST_TEXT:
+            raise UserError(f"{path}: has {len(text):,} characters, at most {MOST_TEXT:,}; {CURE}")
+        if text.count("[") + text.count("{") > MOST_OPEN:
+            raise UserError(f"{path}: has more than {MOST_OPEN:,} brackets; {CURE}")
+        document = YAML(typ="safe").load(text)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {reason(error)}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: cannot be read: {error}; {CURE}") from None
     # A ValueError of Python's comes through for a date such as 2026-13-45.
     except (YAMLError, ValueError, RecursionError) as error:
         what = getattr(error, "problem", None) or str(error)
@@ -50,6 +60,20 @@ def read_yaml(path: str | Path) -> Any:
         where = f", line {place.line + 1}" if place else ""
         told = brief(" ".join(what.split()), 200).strip("'\"")
         raise UserError(f"{path}: is not valid YAML: {told}{where}; {CURE}") from None
+    if _values(document, {}) > MOST_VALUES:
+        raise UserError(f"{path}: unfolds to more than {MOST_VALUES:,} values; {CURE}")
+    return document
+
+
+def _values(node: object, counts: dict[int, float]) -> float:
+    """Return how many values a node unfolds to where YAML's aliases repeat it; itself: infinite."""
+    if not isinstance(node, (list, dict)):
+        return 1
+    if id(node) not in counts:
+        counts[id(node)] = math.inf  # until it is known
+        each = node.values() if isinstance(node, dict) else node
+        counts[id(node)] = 1 + sum(_values(value, counts) for value in each)
+    return counts[id(node)]
 
 
 def read_section(path: str | Path, name: str) -> dict[str, Any]:

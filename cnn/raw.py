@@ -39,9 +39,8 @@ def read(path: Path, size: int | None, channels: int | None, scratch: Path | Non
         raw = reader(path, size, channels, scratch)
     except UserError as error:
         message = str(error)
-        raise UserError(
-            message if message.startswith(str(path)) else f"{path}: {message}"
-        ) from None
+        named = message if message.startswith(str(path)) else f"{path}: {message}"
+        raise UserError(f"{named}; docs/own-data.md says what is read") from None
     if problem := problem_of_classes(raw.classes):
         raise UserError(f"{path}: {problem}")
     if problem := problem_of_shape(raw.x_train.shape[1:]):

@@ -2,22 +2,16 @@
 
 What the surroundings could change is fixed here before TensorFlow is imported: switches in the
 environment, Keras' configuration file, threads, seeds, the choice of non-deterministic kernels.
-`follow_parent` is for a process beside the main one.
 """
 
 import os
 import platform
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
-from multiprocessing import parent_process
 from pathlib import Path
-from threading import Event, Thread
-
-from cnn.errors import INTERRUPTED, say_interrupted
 
 # Switches of TensorFlow and the libraries below it: with one of them set, a run would give other
 # numbers than the one on record.
@@ -56,7 +50,6 @@ CPU_FEATURES = (
     "bf16",
     "sve",
 )
-GRACE = 0.3  # seconds that the main thread has to end by itself after Ctrl-C
 BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
@@ -122,45 +115,6 @@ def start_tensorflow(seed: int, instruction_set: str = "avx2", precision: str = 
     tf.config.threading.set_inter_op_parallelism_threads(cores())
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
-
-
-def follow_parent() -> None:
-    """End this process when the one that started it has ended, in whatever way."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is sent to both; the parent speaks
-    Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
-
-
-@contextmanager
-def ending_promptly() -> Iterator[None]:
-    """End the process soon after Ctrl-C, though the main thread is deep in TensorFlow.
-
-    Python's handler waits until the main thread is back in Python: a whole epoch. The C code that
-    takes the signal writes to a pipe at once, and another thread reads it. What is inside must have
-    nothing to clean up.
-    """
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    previous = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    left = Event()
-
-    def watch() -> None:
-        while signal.SIGINT not in (taken := os.read(reading, 1)):
-            if not taken:
-                return
-        if not left.wait(GRACE):
-            say_interrupted()
-            os._exit(INTERRUPTED)
-
-    watcher = Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        left.set()
-        signal.set_wakeup_fd(previous)
-        os.close(writing)
-        watcher.join()
-        os.close(reading)
 
 
 @contextmanager

@@ -15,18 +15,18 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from itertools import chain, islice
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
 from cnn import archive
 from cnn.errors import UserError, run
+from cnn.files import replacing
 from cnn.pictures import SUFFIXES, decode, read_file
-from cnn.runtime import follow_parent, start_tensorflow
+from cnn.processes import beside
+from cnn.runtime import start_tensorflow
 from handwriting.ink import to_mnist
 
 IMAGE_SHAPE, DIGITS = (28, 28, 1), 10  # what MNIST's models read
@@ -88,8 +88,7 @@ def outcomes(paths: list[Path]) -> Iterator[tuple[np.ndarray, str] | UserError]:
     if len(paths) < MANY:
         yield from map(outcome, paths)
         return
-    # Not forked, since this process may have threads.
-    with ProcessPoolExecutor(READERS, get_context("spawn"), follow_parent) as pool:
+    with beside(READERS) as pool:
         yield from pool.map(outcome, paths, chunksize=5)
 
 
@@ -174,10 +173,8 @@ def draw(rows: list[tuple[Path, np.ndarray, np.ndarray]], path: Path) -> None:
         right.spines[["top", "right"]].set_visible(False)
         for panel in (left, middle):
             panel.set_axis_off()
-    try:
-        figure.savefig(path, dpi=110, format="png")
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -19,8 +19,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from cnn import archive, data, model, runtime
+from cnn import archive, data, model, processes, runtime
 from cnn.errors import UserError, run
 from cnn.files import CURE, read_text, write_json, write_text
 from cnn.npz import write_arrays
@@ -131,9 +129,8 @@ def main(argv: list[str] | None = None) -> None:
 
     read_text(arguments.history)  # refused, if it is missing, before anything is started
     # TensorFlow, and all that judges and draws, take two to three seconds each to import: side by
-    # side. Not forked, since a fork copies locks, but not the threads that hold them.
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, spawn, runtime.follow_parent) as pool:
+    # side.
+    with processes.beside(1) as pool:
         prediction = pool.submit(predict, arguments.test, arguments.model)
         import sklearn.metrics  # noqa: F401, for `statistics.evaluate`
 

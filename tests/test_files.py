@@ -1,7 +1,12 @@
 """A file is written whole or not at all; one that cannot be read is named with the cure."""
 
 import csv
+import errno
 import json
+import os
+import subprocess
+from fnmatch import fnmatch
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +46,47 @@ def test_replacing_keeps_the_old_file_after_an_exception(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_replacing_names_the_file_that_the_system_refuses_and_not_the_temporary(tmp_path):
+    path = tmp_path / "file"
+
+    for told in (None, "itself"):
+        with pytest.raises(OSError) as caught, replacing(path) as temporary:
+            name = [] if told is None else [str(temporary)]
+            raise OSError(errno.ENOSPC, "No space left on device", *name)
+        assert caught.value.filename == str(path)
+
+
+def test_replacing_names_another_file_that_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught, replacing(tmp_path / "file"):
+        (tmp_path / "other").read_text()
+
+    assert caught.value.filename == str(tmp_path / "other")
+
+
+def test_what_dead_processes_left_is_removed_and_what_the_living_write_is_not(tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    names = {f".partial-{process}-file": process for process in (dead.pid, os.getppid(), 1)}
+    kept = [".partial-of-the-user", "partial-1", f".{dead.pid}"]
+    for name in [*names, *kept]:
+        (tmp_path / name).touch()
+
+    with replacing(tmp_path / "file") as temporary:
+        temporary.touch()
+
+    del names[f".partial-{dead.pid}-file"]
+    assert {path.name for path in tmp_path.iterdir()} == {"file", *names, *kept}
+
+
+@pytest.mark.parametrize("ignoring", [".gitignore", ".dvcignore"])
+def test_git_and_dvc_ignore_what_is_half_written(tmp_path, ignoring):
+    patterns = (Path(__file__).parent.parent / ignoring).read_text().split()
+
+    with replacing(tmp_path / "file") as temporary:
+        temporary.touch()
+        assert any(fnmatch(temporary.name, pattern) for pattern in patterns)
+
+
 def test_rows_are_written_as_csv_with_lf_and_quotes_where_needed(tmp_path):
     path = tmp_path / "new" / "table.csv"
     rows = [{"class": 'a, "b"', "count": 1}, {"class": "ü", "count": 2}]
@@ -67,9 +113,7 @@ def test_json_keeps_its_order_and_its_letters(tmp_path):
 def test_a_missing_file_is_named_with_the_cure(tmp_path, refusal, read):
     path = tmp_path / "file"
 
-    assert refusal(read, path) == (
-        f"{path}: cannot be read: No such file or directory; run 'dvc repro'"
-    )
+    assert refusal(read, path) == f"{path}: is missing; run 'dvc repro'"
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def draw(folder: Path, results: gallery.Results) -> dict[str, Figure]:
 
     def keep(figure, path, **kwargs):
         save(figure, path, **kwargs)
-        found[path.stem] = figure
+        found[path.stem.split("-")[-1]] = figure  # below a name that is not final
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figure, "savefig", keep)

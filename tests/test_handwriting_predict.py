@@ -237,7 +237,7 @@ def test_a_model_of_other_images_or_classes_is_refused(folder, tf, capsys, shape
     path = folder / "other.keras"
     archive.save(model.build(form, shape, classes), path)
     assert call(folder / "1.png", "--model", path) == 1
-    assert capsys.readouterr() == ("", f"error: {path}: {cause}\n")
+    assert capsys.readouterr().err.startswith(f"error: {path}: {cause}; choose another, ")
 
 
 def test_a_model_that_gives_no_probabilities_is_refused(folder, tf, capsys):
@@ -291,9 +291,9 @@ def test_show_draws_a_picture_of_16_bits_as_it_looks(folder, reader, tmp_path):
 
 
 def test_show_that_cannot_be_written_is_an_error(folder, reader, capsys):
-    where = folder / "no" / "seen.png"
+    where = folder / "1.png" / "seen.png"
     assert call(folder / "1.png", "--show", where, "--model", reader) == 1
-    assert capsys.readouterr().err == f"error: {where}: No such file or directory\n"
+    assert capsys.readouterr().err.startswith(f"error: {folder / '1.png'}: File exists; ")
 
 
 def test_show_never_writes_over_a_picture(folder, reader, capsys):

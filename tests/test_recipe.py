@@ -60,5 +60,5 @@ def test_lists_go_without_blanks():
 
 def test_an_unknown_recipe_is_one_line(refusal):
     assert refusal(recipe.load, "fats") == (
-        f"recipes/fats.yaml: is missing; there are {', '.join(NAMES)}"
+        f"recipes/fats.yaml: is missing; choose one of {', '.join(NAMES)}"
     )

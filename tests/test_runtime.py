@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -346,42 +344,3 @@ def test_what_c_code_says_is_kept_from_the_terminal_and_python_speaks_again(capf
     os.write(2, b"after")
 
     assert capfd.readouterr().err == "after"
-
-
-def test_ctrl_c_ends_the_process_while_the_main_thread_is_in_c():
-    """Python's own handler would wait until the product is there: half a minute and more."""
-    code = (
-        "import numpy as np\n"
-        "from cnn import errors, runtime\n"
-        "def main():\n"
-        "    square = np.ones((9000, 9000))\n"
-        "    with runtime.ending_promptly():\n"
-        "        print('ready', flush=True)\n"
-        "        np.linalg.multi_dot([square] * 12)\n"
-        "    print('finished', flush=True)\n"
-        "raise SystemExit(errors.run(main))\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGINT)
-        output, errors = process.communicate()
-
-    assert (output, errors) == ("", "interrupted: what was not finished is not written\n")
-    assert process.returncode == 130
-
-
-def test_what_ends_by_itself_ends_as_ever():
-    """A handler that was set before is back, and nothing is left of the watching thread."""
-    before = threading.active_count()
-
-    with runtime.ending_promptly():
-        assert threading.active_count() == before + 1
-
-    assert threading.active_count() == before
-    assert signal.set_wakeup_fd(-1) == -1

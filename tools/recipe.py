@@ -27,12 +27,12 @@ def load(name: str, folder: Path = FOLDER) -> dict[str, dict[str, object]]:
     path = folder / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(each.stem for each in folder.glob("*.yaml")))
-        raise UserError(f"{path}: is missing; there are {known}")
+        raise UserError(f"{path}: is missing; choose one of {known}")
     document = read_yaml(path)
     if not isinstance(document, dict) or not all(
         isinstance(section, dict) for section in document.values()
     ):
-        raise UserError(f"{path}: holds no sections of parameters")
+        raise UserError(f"{path}: holds no sections of parameters; write it as the others")
     return document
 
 

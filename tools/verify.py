@@ -206,7 +206,8 @@ def reproduce(folder: Path, cache: Path) -> None:
     """
     # The user's own DVC configuration may share a cache between projects.
     (folder / ".dvc/config.local").write_text(
-        f"[cache]\n    dir = cache\n['remote \"here\"']\n    url = {cache}\n    verify = true\n",
+        f"[core]\n    site_cache_dir = {folder}/.dvc/tmp/site\n[cache]\n    dir = cache\n"
+        f"['remote \"here\"']\n    url = {cache}\n    verify = true\n",
         encoding="utf-8",
     )
     raw = read_yaml(folder / "params.yaml")["prepare"]["raw"]

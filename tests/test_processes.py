@@ -1,0 +1,146 @@
+"""A process ends soon after the word, and with the one that it works for."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from cnn import processes
+
+ROOT = Path(__file__).parent.parent
+SIGNALS = pytest.mark.parametrize(
+    ("sent", "code", "word"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")]
+)
+# What a stage does: it says that it is there, and then is busy for longer than any test.
+BUSY = """
+import sys, time
+from cnn import errors, files
+def main():
+    with files.replacing(sys.argv[1]) as temporary:
+        temporary.write_text("half of it")
+        print("ready", flush=True)
+        time.sleep(60)
+raise SystemExit(errors.run(main))
+"""
+
+
+def started(*command: object, **environment: str) -> subprocess.Popen:
+    """Start a program in a session of its own; return it when it has said that it is ready."""
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@SIGNALS
+def test_a_signal_ends_a_program_with_one_line_and_no_temporary(tmp_path, sent, code, word):
+    with started(sys.executable, "-c", BUSY, tmp_path / "file") as process:
+        process.send_signal(getattr(signal, sent))
+        output, errors = process.communicate()
+
+    assert (output, errors) == ("", f"{word}: what was not finished is not written\n")
+    assert process.returncode == code
+    assert list(tmp_path.iterdir()) == []
+
+
+@SIGNALS
+def test_a_signal_ends_the_process_while_the_main_thread_is_in_c(sent, code, word):
+    """Python's own handler would wait until the product is there: half a minute and more."""
+    program = (
+        "import numpy as np\n"
+        "from cnn import errors, processes\n"
+        "def main():\n"
+        "    square = np.ones((9000, 9000))\n"
+        "    with processes.ending_promptly():\n"
+        "        print('ready', flush=True)\n"
+        "        np.linalg.multi_dot([square] * 12)\n"
+        "    print('finished', flush=True)\n"
+        "raise SystemExit(errors.run(main))\n"
+    )
+    with started(sys.executable, "-c", program) as process:
+        process.send_signal(getattr(signal, sent))
+        output, errors = process.communicate()
+
+    assert (output, errors) == ("", f"{word}: what was not finished is not written\n")
+    assert process.returncode == code
+
+
+def test_what_ends_by_itself_ends_as_ever():
+    """A handler that was set before is back, and nothing is left of the watching thread."""
+    before = threading.active_count()
+
+    with processes.terminable(), processes.ending_promptly():
+        assert threading.active_count() == before + 1
+
+    assert threading.active_count() == before
+    assert signal.set_wakeup_fd(-1) == -1
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+# Stands for dvc: it starts a command as dvc does, with the user's shell or without one between.
+DVC = """
+import os, subprocess, sys
+os.environ["DVC_STAGE"] = "train"
+shell = ["/bin/sh", "-c", '"$@"; exit $?', "sh"] if sys.argv[1] == "between" else []
+subprocess.run([*shell, *sys.argv[2:]])
+"""
+
+
+@pytest.mark.parametrize("shell", ["between", "none"])
+def test_a_stage_ends_when_dvc_alone_was_killed(tmp_path, shell):
+    # Ready when it has looked twice and found dvc there.
+    busy = BUSY.replace("print(", "time.sleep(0.6); print(")
+    command = [sys.executable, "-c", DVC, shell, sys.executable, "-c", busy, tmp_path / "file"]
+    with started(*command, SHELL="/bin/sh") as dvc:
+        dvc.kill()
+        # Ends when the last of the processes that hold the pipe has ended: the stage.
+        _, errors = dvc.communicate(timeout=30)
+
+    assert errors == "terminated: what was not finished is not written\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stage_whose_dvc_was_gone_before_it_looked_ends(tmp_path):
+    """Its parent is then one that has nothing to do with it."""
+    with started(sys.executable, "-c", BUSY, tmp_path / "file", DVC_STAGE="train") as stage:
+        _, errors = stage.communicate(timeout=30)
+
+    assert stage.returncode == 143
+    assert errors == "terminated: what was not finished is not written\n"
+
+
+def test_a_program_that_no_dvc_runs_outlives_its_parent(tmp_path):
+    """As after `nohup python -m stages.train ... &` in a terminal that is closed."""
+    start = "import subprocess, sys; subprocess.Popen(sys.argv[1:]); sys.stdin.read()"
+    finish = BUSY.replace("time.sleep(60)", "time.sleep(2 * processes.LOOK)").replace(
+        "errors, files", "errors, files, processes"
+    )
+    command = [sys.executable, "-c", start, sys.executable, "-c", finish, tmp_path / "file"]
+    with started(*command) as parent:
+        parent.kill()
+        _, errors = parent.communicate(timeout=30)
+
+    assert errors == ""
+    assert (tmp_path / "file").read_text() == "half of it"
+
+
+def test_processes_beside_end_at_once_when_the_block_is_left():
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), processes.beside(1) as pool:
+        waiting = pool.submit(time.sleep, 600)
+        while not waiting.running():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+    assert time.monotonic() - began < 300
