@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import yaml
 
-from cnn.npz import write_arrays
 from cnn.errors import run
+from cnn.npz import write_arrays
 from cnn.params import read_yaml
 from cnn.published import ARRAYS, PUBLISHED, to_idx
 from tests.conftest import TINY
