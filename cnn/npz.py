@@ -16,7 +16,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from cnn.errors import UserError, reason
+from cnn.errors import UserError, brief, reason
 from cnn.files import CURE, replacing
 
 ALIGNMENT = 64  # bytes, what TensorFlow wants of memory that it is to use as it is
@@ -104,7 +104,7 @@ def read_arrays(
     except ZIP_ERRORS as error:
         if isinstance(error, OSError) and error.errno:
             raise UserError(f"{path}: cannot be read: {reason(error)}") from None
-        cause = " ".join(str(error).split())
+        cause = brief(" ".join(str(error).split()), 200)[1:-1]
         raise UserError(f"{path}: is damaged or no npz ({cause}); {CURE}") from None
 
 

@@ -38,7 +38,7 @@ from tqdm import tqdm
 
 from cnn.errors import UserError, run
 from cnn.files import replacing
-from cnn.npz import write_arrays
+from cnn.npz import ZIP_ERRORS, write_arrays
 from cnn.params import Section, load
 from cnn.published import ARRAYS, FILES, PUBLISHED, difference, from_idx
 
@@ -90,6 +90,9 @@ def download(urls: list[str], name: str, folder: Path) -> Arrays:
 
     class Bar(tqdm):  # is told of each piece, so that a server that never ends is left
         taken = 0  # bytes; tqdm itself does not count where it draws nothing
+
+        def __bool__(self) -> bool:  # else pooch passes over one without a known end
+            return True
 
         def update(self, n: float = 1) -> bool | None:
             self.taken += n
@@ -185,16 +188,7 @@ def fetch(name: str, cache: Path) -> Arrays:
         with tempfile.TemporaryDirectory() as folder:
             try:
                 arrays = read(Path(folder))
-            except (
-                SourceError,
-                OSError,
-                ValueError,
-                EOFError,
-                KeyError,
-                zipfile.BadZipFile,
-                gzip.zlib.error,
-                tarfile.TarError,
-            ) as error:
+            except (SourceError, *ZIP_ERRORS, tarfile.TarError) as error:
                 tried.append((source, " ".join(str(error).split())))
                 if not source.startswith(variable(name)):
                     print(f"warning: {source}: {tried[-1][1]}; trying the next", file=sys.stderr)

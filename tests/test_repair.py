@@ -61,6 +61,18 @@ def test_a_file_that_was_changed_by_hand_and_is_whole_stays(project):
     assert (project / "made.npz").is_file()
 
 
+def test_a_list_of_locks_that_dvc_did_not_finish_goes(project, capsys):
+    """DVC writes it in place; a kill at that moment leaves it empty, and DVC refuses to run."""
+    (project / ".dvc/tmp/rwlock").write_text("")
+    (project / "made.npz").unlink()
+    assert dvc(["repro", "--quiet", "--force"]) != 0
+
+    repair.main([])
+
+    assert "removed .dvc/tmp/rwlock" in capsys.readouterr().out
+    assert dvc(["repro", "--quiet", "--force"]) == 0
+
+
 def test_outside_of_a_project_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run(lambda: repair.main([])) == 1

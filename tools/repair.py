@@ -4,12 +4,13 @@
 
 Looks at every object in DVC's cache, wherever that is, and removes those whose bytes are not those
 that their name says; DVC itself trusts a read-only object. Then removes each output in dvc.lock
-that fails its own checksums. What was changed by hand and is whole, it leaves alone. Says what it
-removed; `dvc repro` brings it back.
+that fails its own checksums, and DVC's list of locks where a kill left it half written. What was
+changed by hand and is whole, it leaves alone. Says what it removed; `dvc repro` brings it back.
 """
 
 import argparse
 import hashlib
+import json
 import zipfile
 import zlib
 from pathlib import Path
@@ -18,6 +19,7 @@ from cnn.errors import UserError, run
 from cnn.params import read_yaml
 
 LOCK = Path("dvc.lock")
+LOCKS = Path(".dvc/tmp/rwlock")  # who reads and writes what; DVC refuses to run where it is damaged
 
 
 def md5(path: Path) -> str:
@@ -39,6 +41,17 @@ def is_damaged(path: Path) -> bool:
             return archive.testzip() is not None
     except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, RuntimeError, zlib.error):
         return True
+
+
+def is_no_json(path: Path) -> bool:
+    """Tell whether a file is there and is not JSON."""
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        return True
+    return False
 
 
 def damaged_outputs(lock: Path) -> list[Path]:
@@ -63,6 +76,9 @@ def main(argv: list[str] | None = None) -> None:
             cache = Path(repo.cache.local.path).parent.parent
     except DvcException as error:
         raise UserError(f"{' '.join(str(error).split())}; run it beside dvc.yaml") from None
+    if is_no_json(LOCKS):
+        LOCKS.unlink()
+        print(f"removed {LOCKS}, which DVC had not finished writing when it was killed")
     # Before the outputs: one of them may be a link to an object.
     found = [*damaged_outputs(LOCK), *damaged_objects(cache)]
     for path in found:

@@ -107,8 +107,6 @@ def _of_another_form(given: Given, folder: Path) -> Iterator[Fault]:
         "a page of HTML": b"<!doctype html><title>404</title>" * 100,
         "a pickle": pickle.dumps(raw),
         "an array": _bytes(np.save, raw["x_train"]),
-        "an array, and a zip behind it": _bytes(np.save, raw["x_train"])
-        + (folder / "train.npz").read_bytes(),
         "an empty zip": b"PK\5\6" + bytes(18),
     }
     path = folder / "text.npz"
