@@ -90,7 +90,10 @@ def model_card(
         f"{float(row['probability']):.1%} |"
         for row in wrong(rows)[:MOST]
     )
-    parameters = "\n".join(f"| `{name}` | {value} |" for name, value in train.items())
+    parameters = "\n".join(
+        f"| `{name}` | {str(value).lower() if isinstance(value, bool) else value} |"
+        for name, value in train.items()
+    )
     gallery = "\n\n".join(
         f"![{name.replace('_', ' ')}]({pictures}/{name}.png)\n\n{caption}"
         for name, caption in captions.items()
