@@ -18,10 +18,9 @@ from importlib import import_module
 from pathlib import Path
 
 from benchmarks.rows import RAW, ROOT, count, stage_command, write_params
-from cnn import data
+from cnn import data, processes
 from cnn.errors import UserError, run
 from cnn.params import read_section
-from stages import evaluate
 
 MODEL = Path("models/cnn.keras")
 HISTORY = Path("reports/train/training.csv")
@@ -29,7 +28,7 @@ FEW = Path("few")  # the folder of the images that are trained on, validated wit
 
 
 class Here:
-    """What evaluate needs of a `ProcessPoolExecutor`, computing at once in this process."""
+    """What evaluate needs of `processes.beside`, computing at once in this process."""
 
     def __init__(self, *_: object):
         pass
@@ -52,7 +51,7 @@ def stay_in_this_process() -> None:
     def start(process: multiprocessing.process.BaseProcess) -> None:
         raise RuntimeError(f"{process.name} would not run on the emulated CPU")
 
-    evaluate.ProcessPoolExecutor = Here
+    processes.beside = Here
     multiprocessing.process.BaseProcess.start = start
 
 

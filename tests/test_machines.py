@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from benchmarks import emulated, machines
+from cnn import processes
 from cnn.errors import run
 from cnn.params import read_yaml
-from stages import evaluate
 from tests.clones import ROOT
 
 EMULATOR = """#!/bin/sh
@@ -98,7 +98,7 @@ def here(monkeypatch):
     """This process, in which no other may be started until the test is over."""
     process = multiprocessing.process.BaseProcess
     monkeypatch.setattr(process, "start", process.start)
-    monkeypatch.setattr(evaluate, "ProcessPoolExecutor", evaluate.ProcessPoolExecutor)
+    monkeypatch.setattr(processes, "beside", processes.beside)
     emulated.stay_in_this_process()
 
 
