@@ -13,6 +13,7 @@ from PIL import Image
 
 from cnn.data import CLASSES, PARTS, Raw, problem_of_classes, problem_of_shape
 from cnn.errors import UserError
+from cnn.files import CURE
 from cnn.folders import read_folder
 from cnn.npz import Parts, extremes, in_parts, read_arrays, spooled
 from cnn.pictures import to_pixels
@@ -40,7 +41,8 @@ def read(path: Path, size: int | None, channels: int | None, scratch: Path | Non
     except UserError as error:
         message = str(error)
         named = message if message.startswith(str(path)) else f"{path}: {message}"
-        raise UserError(f"{named}; docs/own-data.md says what is read") from None
+        more = "" if CURE in message else "; docs/own-data.md says what is read"
+        raise UserError(f"{named}{more}") from None
     if problem := problem_of_classes(raw.classes):
         raise UserError(f"{path}: {problem}")
     if problem := problem_of_shape(raw.x_train.shape[1:]):

@@ -35,8 +35,18 @@ TINY = {
 
 def pytest_collection_modifyitems(items):
     """Start with the modules that take longest, so that no worker is left alone with one."""
-    order = ("test_pipeline.py", "test_own_data.py", "test_steps.py", "test_evaluate.py")
-    items.sort(key=lambda item: order.index(item.path.name) if item.path.name in order else 9)
+    order = (
+        "test_pipeline.py",
+        "test_own_data.py",
+        "test_faults.py",
+        "test_seeds.py",
+        "test_documents.py",
+        "test_workers.py",
+        "test_remotes.py",
+        "test_steps.py",
+        "test_evaluate.py",
+    )
+    items.sort(key=lambda item: order.index(item.path.name) if item.path.name in order else 99)
 
 
 @pytest.fixture(scope="session")

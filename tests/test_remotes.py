@@ -178,8 +178,7 @@ def test_what_was_pushed_is_all_that_a_fresh_clone_needs(kind, origin, tmp_path,
     assert json.loads((clone / "metrics.json").read_text()) == {"accuracy": 0.9}
 
 
-@pytest.mark.parametrize("damage", ["flipped", "cut"])
-def test_with_verify_damage_in_a_remote_ends_in_a_line(damage, origin, directory, tmp_path):
+def test_with_verify_damage_in_a_remote_ends_in_a_line(origin, directory, tmp_path):
     url, _ = directory
     connect(origin, url, {})
     dvc(origin, "push")
@@ -189,7 +188,7 @@ def test_with_verify_damage_in_a_remote_ends_in_a_line(damage, origin, directory
     content = bytearray(large.read_bytes())
     content[5] ^= 1
     large.chmod(0o644)
-    large.write_bytes(content if damage == "flipped" else content[:1000])
+    large.write_bytes(content)
 
     clone = cloned(origin, tmp_path / "clone", url, {"verify": "true"})
     pulled = clones.attempt(clone, sys.executable, "-m", "dvc", "pull")

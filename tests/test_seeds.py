@@ -180,7 +180,7 @@ def test_what_cannot_be_done_is_one_line(clone, refusal, monkeypatch):
     assert refusal(seeds.main, ["--n", "0"]) == "--n is 0; allowed: 1 to 1000"
     assert "--first is -1; allowed: 0 to " in refusal(seeds.main, ["--first", "-1"])
     assert f"--jobs is 999; allowed: 1 to {cores()}" in refusal(seeds.main, ["--jobs", "999"])
-    assert "recipes/fats.yaml: is missing; there are fast" in refusal(seeds.main, ["fats"])
+    assert "recipes/fats.yaml: is missing; choose one of fast" in refusal(seeds.main, ["fats"])
     message = refusal(seeds.main, ["--n", "1", "-S", "train.epoch=3"])
     assert "epoch" in message
     monkeypatch.chdir(clone.parent)
