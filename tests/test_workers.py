@@ -16,6 +16,7 @@ import yaml
 from cnn import runtime, workers
 from cnn.meeting import BEAT, Cluster, Met, endpoint, receive, send
 from cnn.workers import Team
+from stages import train
 from tests.clones import ROOT, call_uncapped, environment
 from tests.test_train import WRITTEN, flags
 from tools.workers import config, free_addresses
@@ -206,9 +207,9 @@ def start(prepared, tmp_path):
     """Start the train stage as worker `index` of those at `addresses`; it writes into `folder`."""
     running = []
 
-    def call(params, folder, addresses=(), index=0):
+    def call(params, folder, addresses, index):
         words = flags(params, prepared / "train.npz", prepared / "validation.npz", folder)
-        told = {"TF_CONFIG": config(addresses, index)} if addresses else {}
+        told = {"TF_CONFIG": config(addresses, index)}
         running.append(
             subprocess.Popen(
                 [sys.executable, "-m", "stages.train", *words],
@@ -227,12 +228,15 @@ def start(prepared, tmp_path):
         process.communicate()
 
 
-def test_two_workers_give_the_bytes_of_one_and_the_first_alone_writes(start, eventful, tmp_path):
+def test_two_workers_give_the_bytes_of_one_and_the_first_alone_writes(
+    start, eventful, prepared, tmp_path
+):
     addresses = free_addresses(2)
     team = [start(eventful, tmp_path / f"team{index}", addresses, index) for index in (0, 1)]
     told = [process.communicate(timeout=120) for process in team]
     assert [process.returncode for process in team] == [0, 0], told
-    start(eventful, tmp_path / "alone").communicate()
+    parts = prepared / "train.npz", prepared / "validation.npz"
+    train.main(flags(eventful, *parts, tmp_path / "alone"))
 
     assert [error for _, error in told] == ["", ""]
     assert "epoch 2/2" in told[0][0]
