@@ -77,9 +77,9 @@ def commit(clone: Path, message: str) -> None:
     git(clone, "commit", "--quiet", f"--message={message}")
 
 
-def repro(clone: Path) -> list[str]:
+def repro(clone: Path, *options: str) -> list[str]:
     """Run `dvc repro`; return the stages that ran."""
-    return re.findall(r"^Running stage '(\w+)'", dvc(clone, "repro"), re.MULTILINE)
+    return re.findall(r"^Running stage '(\w+)'", dvc(clone, "repro", *options), re.MULTILINE)
 
 
 def set_params(clone: Path, params: dict) -> None:

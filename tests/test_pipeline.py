@@ -364,6 +364,34 @@ def test_two_branches_with_other_results_are_merged(clone, tiny):
     assert repro(clone) == []
 
 
+def test_what_ran_here_another_machine_does_not_run(clone, tiny, tmp_path):
+    """Not even what is in no commit; the other has no data and not a file of this one's cache."""
+    storage = str(tmp_path / "storage")
+    other_params = tiny | {"evaluate": tiny["evaluate"] | {"calibration_bins": 7}}
+    set_params(clone, other_params)
+    repro(clone)
+    known = (clone / "reports/evaluate/reliability.csv").read_text()
+    git(clone, "checkout", "--quiet", ".")
+    dvc(clone, "checkout", "--force")
+    dvc(clone, "remote", "add", "--local", "--default", "storage", storage)
+    assert " runs and " in run(clone, "python", "-m", "tools.push_runs")
+    other = tmp_path / "other" / "clone"
+    run(clone, "git", "clone", "--quiet", str(clone), str(other))
+    dvc(other, "remote", "add", "--local", "--default", "storage", storage)
+
+    dvc(other, "pull")
+
+    assert dvc(other, "status") == "Data and pipelines are up to date.\n"
+    assert repro(other) == []
+    set_params(other, other_params)
+    assert repro(other, "--pull") == ["report"]
+    assert (other / "reports/evaluate/reliability.csv").read_text() == known
+    set_params(other, tiny)
+    assert repro(other, "--pull") == ["report"]
+    assert hashes(other) == hashes(clone)
+    assert git(other, "status", "--porcelain") == ""
+
+
 def test_a_clone_with_windows_line_endings_has_nothing_to_do(clone, tmp_path):
     run(
         clone,
