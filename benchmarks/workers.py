@@ -1,6 +1,6 @@
 """Train on several workers: the bytes, the time of a step, and what becomes of faults.
 
-    python -m benchmarks.workers [--workers 1 2 4 8] [--rates 0 1000 200] [--steps 200]
+    python -m benchmarks.workers [--workers 1 2 4 8] [--rates 0 1000] [--steps 100]
     python -m benchmarks.workers --faults 10
 
 All workers run on this machine, in a network namespace of their own (Linux, as root, with `ip` and
@@ -214,8 +214,8 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     arguments.add_argument("--workers", type=count, nargs="+", default=[1, 2, 4, 8], metavar="W")
-    arguments.add_argument("--rates", type=int, nargs="+", default=[0, 1000, 200], metavar="MBIT")
-    arguments.add_argument("--steps", type=count, default=200, metavar="N")
+    arguments.add_argument("--rates", type=int, nargs="+", default=[0, 1000], metavar="MBIT")
+    arguments.add_argument("--steps", type=count, default=100, metavar="N")
     arguments.add_argument("--faults", type=count, metavar="TIMES")
     given = arguments.parse_args(argv)
     if given.faults:
