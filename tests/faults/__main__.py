@@ -7,6 +7,7 @@ and the exit code is 1. The same seed tries the same.
 """
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -33,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         began, before = time.monotonic(), (tried, survived)
         module = import_module(f"tests.faults.{kind}")
         with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+            os.environ["XDG_CACHE_HOME"] = str(Path(folder, "cache"))  # not the user's own
             given = common.make(Path(folder))
             rng = np.random.default_rng([arguments.seed, KINDS.index(kind)])
             for fault in module.tries(given, arguments.size == "full", rng):

@@ -179,10 +179,10 @@ def _surroundings(given: Given, raw: Path, after: dict) -> Iterator[Fault]:
         return before
 
     for what, before in {
-        "HOME is missing": environment(HOME=nowhere),
+        "HOME is missing": environment(HOME=nowhere, XDG_CACHE_HOME=None),
         "HOME is not set": environment(HOME=None),
-        "HOME is a file": environment(HOME=str(given.params_yaml)),
-        "HOME is read-only": environment(HOME=str(locked)),
+        "HOME is a file": environment(HOME=str(given.params_yaml), XDG_CACHE_HOME=None),
+        "HOME is read-only": environment(HOME=str(locked), XDG_CACHE_HOME=None),
         "TMPDIR is missing": environment(TMPDIR=nowhere),
         "TMPDIR is a file": environment(TMPDIR=str(given.params_yaml)),
         "a clock that stands in 1970": clock(0, 0),
