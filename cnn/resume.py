@@ -40,8 +40,8 @@ class State(NamedTuple):
     start: int = 0
     loss_sum: np.float32 = np.float32(0)
     correct: np.int64 = np.int64(0)
-    history: list[Row] = []  # noqa: RUF012, never changed in place
-    variables: list[NDArray] = []  # noqa: RUF012
+    history: list[Row] = []  # never changed in place
+    variables: list[NDArray] = []
 
     def __str__(self) -> str:
         within = f" and {self.start:,} images of the next" if self.start else ""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cnn.runtime import keras, tf
 
 
@@ -17,6 +20,21 @@ class Share(NamedTuple):
     index: int = 0
     of: int = 1
     gather: Callable[[tf.Tensor], tf.Tensor] | None = None  # not needed by one alone
+
+    def longest(self, seconds: float) -> float:
+        """Return the longest of the times that the workers give, the same for all of them.
+
+        What follows the clock must be the same for all: a step that is another one's third of a
+        loop waits for ever for one that is the fourth.
+        """
+        if self.of == 1:
+            return seconds
+        return float(tf.reduce_max(self.gather(tf.constant([seconds], tf.float32))))
+
+    def places(self, batch_size: int, shards: int) -> NDArray[np.bool_]:
+        """Return for each place of a batch whether its image is in one of this worker's shards."""
+        shard = np.arange(batch_size) // -(-batch_size // shards)
+        return shard % self.of == self.index
 
 
 ALONE = Share()

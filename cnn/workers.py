@@ -40,7 +40,7 @@ class Team:
     def __init__(self, cluster: Cluster, met: Met):
         self.cluster, self.links, self.port = cluster, met.links, met.port
         self.results: dict[int, str] = {}  # of those that are done: the hash of their weights
-        self.reached = None  # a variable of TensorFlow's: how many steps' parts are computed here
+        self.reached = None  # a variable of TensorFlow's: how many rows this worker had ready
         self.released, self.sending = Event(), Lock()
         self.watcher = Thread(target=self._watch, daemon=True)
         if self.links:
@@ -93,7 +93,7 @@ class Team:
                 input=row[tf.newaxis],
                 group_size=self.size,
                 group_key=1,
-                instance_key=1,
+                instance_key=row.shape[0],  # all that have one have the same shape
                 ordering_token=[],
                 timeout_seconds=BEHIND + SILENCE,  # the watch is sooner, and knows who
             )

@@ -49,7 +49,7 @@ from cnn.runtime import keras, tf
 from cnn.shares import ALONE, Share, on_gpus
 
 # The state may be kept between two parts of an epoch: so many steps at first, then twice as many as
-# long as they take a few seconds only.
+# long as they take a few seconds only. Workers must agree on it.
 FIRST_PART, QUICK = 16, 5.0
 
 
@@ -126,6 +126,7 @@ def train(
             shuffle.permutation(n)
     keeper = resume.Keeper(keep_state, variables)
     part = FIRST_PART
+    mine = share.places(params.batch_size, params.shards)
 
     def done() -> int:
         return int(network.optimizer.iterations.value)
@@ -134,14 +135,17 @@ def train(
         started, first = time.perf_counter(), state.epochs + 1
         for number in range(first, params.epochs + 1):
             order = shuffle.permutation(n)
-            with ahead.reading(images, order[state.start :], params.batch_size, done):
+            rest = order[state.start :]
+            rest = rest[np.resize(mine, len(rest))]
+            with ahead.reading(images, rest, np.count_nonzero(mine), done):
                 while state.start < n:
                     began = time.perf_counter()
                     stop = min(state.start + part * params.batch_size, n)
                     sums = take(order, state.start, stop, state.loss_sum, state.correct)
                     state = state.within(stop, *sums)
                     keeper.offer(state, resume.EVERY)
-                    part *= 2 if time.perf_counter() - began < QUICK else 1
+                    taken = share.longest(time.perf_counter() - began)
+                    part *= 2 if taken < QUICK else 1
             loss, accuracy = engine.means(state.loss_sum, state.correct, n)
             last_step = network.optimizer.iterations.numpy() - 1
             learning_rate = float(schedule if isinstance(schedule, float) else schedule(last_step))

@@ -99,3 +99,17 @@ def hold_two_devices_against_one(params_yaml: str, prepared: str) -> None:
 def test_two_devices_of_one_machine_give_the_bytes_of_one(tiny_yaml, prepared, tmp_path):
     """In a process of its own: devices are told before anything is computed."""
     call_uncapped(hold_two_devices_against_one, tmp_path, str(tiny_yaml), str(prepared))
+
+
+def test_the_longest_time_is_the_same_for_all(tf):
+    first = shares.Share(0, 2, lambda row: tf.stack([row, [7.5]]))
+
+    assert (first.longest(2.0), first.longest(9.0), shares.ALONE.longest(2.0)) == (7.5, 9.0, 2.0)
+
+
+def test_the_places_of_all_workers_are_the_batch():
+    """Six shards of two images and a half one; the eighth is empty."""
+    first, second = (shares.Share(index, 2).places(13, 8).nonzero()[0] for index in (0, 1))
+
+    assert first.tolist() == [0, 1, 4, 5, 8, 9, 12]
+    assert second.tolist() == [2, 3, 6, 7, 10, 11]

@@ -197,22 +197,35 @@ def test_one_that_stops_before_the_servers_start_is_named(tmp_path, capfd):
 def eventful(tiny, tmp_path_factory):
     """Parameters with all that a worker could do in another order than one alone."""
     changed = {"dropout": 0.3, "shift": 2.0, "rotation": 10.0, "averaging": 0.9, "epochs": 2}
+    changed |= {"shards": 4, "batch_size": 12}  # an epoch is trained in two parts
     path = tmp_path_factory.mktemp("params") / "params.yaml"
-    path.write_text(yaml.safe_dump({"train": tiny["train"] | changed | {"shards": 4}}))
+    path.write_text(yaml.safe_dump({"train": tiny["train"] | changed}))
     return path
 
 
 @pytest.fixture
 def start(prepared, tmp_path):
-    """Start the train stage as worker `index` of those at `addresses`; it writes into `folder`."""
-    running = []
+    """Start the train stage as worker `index` of those at `addresses`; it writes into `folder`.
 
-    def call(params, folder, addresses, index):
+    Its clock goes `speed` times as fast as others.
+    """
+    running = []
+    program = """if True:
+        import sys, time, types
+        from cnn.errors import run
+        from stages import train
+
+        speed = float(sys.argv.pop(1))
+        train.time = types.SimpleNamespace(perf_counter=lambda: speed * time.perf_counter())
+        sys.exit(run(train.main))
+    """
+
+    def call(params, folder, addresses, index, speed=1.0):
         words = flags(params, prepared / "train.npz", prepared / "validation.npz", folder)
         told = {"TF_CONFIG": config(addresses, index)}
         running.append(
             subprocess.Popen(
-                [sys.executable, "-m", "stages.train", *words],
+                [sys.executable, "-c", program, str(speed), *words],
                 cwd=ROOT,
                 env=environment(tmp_path / "clone") | told,
                 stdout=subprocess.PIPE,
@@ -232,7 +245,10 @@ def test_two_workers_give_the_bytes_of_one_and_the_first_alone_writes(
     start, eventful, prepared, tmp_path
 ):
     addresses = free_addresses(2)
-    team = [start(eventful, tmp_path / f"team{index}", addresses, index) for index in (0, 1)]
+    team = [
+        start(eventful, tmp_path / f"team{index}", addresses, index, speed)
+        for index, speed in enumerate((1.0, 1e5))  # what one does quickly takes the other long
+    ]
     told = [process.communicate(timeout=120) for process in team]
     assert [process.returncode for process in team] == [0, 0], told
     parts = prepared / "train.npz", prepared / "validation.npz"
