@@ -1,17 +1,14 @@
-"""The pictures: each `draw_*` takes numbers and an Axes (or a Figure for a gallery) and returns it.
+"""The pictures: each `draw_*` takes numbers and an Axes and returns it.
 
 All computing is elsewhere; here is only what goes where, readable from 2 to 100 classes.
 """
 
 import matplotlib
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
-from numpy.typing import NDArray
 
 PERCENT = FuncFormatter(lambda share, _: f"{100 * share:g} %")  # as many decimals as it takes
 COUNT = FuncFormatter(lambda count, _: f"{count:,.0f}")
@@ -77,24 +74,6 @@ def draw_curve(history: pd.DataFrame, metric: str, ax: Axes) -> Axes:
         ax.yaxis.set_major_formatter(PERCENT)
     ax.legend(frameon=False)
     return ax
-
-
-def draw_images(
-    images: NDArray[np.float32],
-    captions: list[str],
-    colors: list[str],
-    figure: Figure,
-    columns: int,
-) -> Figure:
-    """Draw images (n, h, w, 1 or 3) in rows of `columns`, a caption above each."""
-    rows = -(-len(images) // columns) or 1
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for ax in axes.flat:
-        ax.set_axis_off()
-    for ax, image, caption, color in zip(axes.flat, images, captions, colors, strict=False):
-        ax.imshow(image[..., 0] if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=1)
-        ax.set_title(caption, fontsize=10, fontweight="normal", color=color, loc="center")
-    return figure
 
 
 def draw_report(per_class: pd.DataFrame, ax: Axes) -> Axes:

@@ -15,7 +15,6 @@ from cnn.figures import (
     ROWS,
     draw_confusion,
     draw_curve,
-    draw_images,
     draw_reliability,
     draw_report,
     draw_roc,
@@ -51,6 +50,44 @@ class Results(NamedTuple):
         wrong = np.flatnonzero(self.predicted != self.labels)
         # Stable, so that images of equal confidence keep their order.
         return wrong[np.argsort(-self.confidence[wrong], kind="stable")][: self.mistakes]
+
+
+def draw_images(
+    images: NDArray[np.float32],
+    captions: list[str],
+    colors: list[str],
+    figure: Figure,
+    columns: int,
+    title: str = "",
+) -> Figure:
+    """Draw images (n, h, w, 1 or 3) in rows of `columns`, a caption above each.
+
+    All stand in one Axes that covers the figure, in inches: one for each image, laid out side by
+    side, takes a second longer to draw.
+    """
+    figure.set_layout_engine("none")
+    width, height = figure.get_size_inches()
+    ax = figure.add_axes((0, 0, 1, 1))
+    top = 0.35 if title else 0
+    if title:
+        figure.suptitle(title, fontweight="bold", y=1 - 0.05 / height, va="top")
+    cell, row = width / columns, (height - top) / (-(-len(images) // columns) or 1)
+    above = 0.06 + 0.17 * (1 + max((caption.count("\n") for caption in captions), default=0))
+    for number, (image, caption, color) in enumerate(zip(images, captions, colors, strict=True)):
+        middle, upper = (number % columns + 0.5) * cell, top + number // columns * row + above
+        h, w = image.shape[:2]
+        pixel = min((cell - 0.08) / w, (row - above - 0.06) / h)
+        ax.imshow(
+            image[..., 0] if image.shape[2] == 1 else image,
+            cmap="gray",
+            vmin=0,
+            vmax=1,
+            extent=(middle - w * pixel / 2, middle + w * pixel / 2, upper + h * pixel, upper),
+        )
+        ax.text(middle, upper - 0.05, caption, fontsize=10, color=color, ha="center")
+    ax.set(xlim=(0, width), ylim=(height, 0))
+    ax.set_axis_off()
+    return figure
 
 
 def _learning_curves(figure: Figure, results: Results) -> None:
@@ -91,15 +128,15 @@ def _mistakes(figure: Figure, results: Results) -> None:
         for i in worst
     ]
     after = " " if max(map(len, names)) <= 2 else "\n"
+    n = np.count_nonzero(results.predicted != results.labels)
     draw_images(
         results.images[worst],
         [f"{actual}{after}read as {read}, {share:.1%}" for actual, read, share in captions],
         [WRONG] * len(worst),
         figure,
         columns=6 if after == " " else 4,
+        title=f"The {len(worst)} most confident of {n} mistakes",
     )
-    n = int((results.predicted != results.labels).sum())
-    figure.suptitle(f"The {len(worst)} most confident of {n} mistakes", fontweight="bold")
 
 
 def _reliability(figure: Figure, results: Results) -> None:
@@ -116,7 +153,7 @@ class Picture(NamedTuple):
 
 
 def _gallery(n: int, columns: int, row: float) -> float:
-    return row * max(1, -(-n // columns)) + 0.4
+    return row * max(1, -(-n // columns))
 
 
 def _named(results: Results) -> bool:
@@ -157,8 +194,8 @@ PICTURES = {
         "images are found (upwards) at the price of how many others taken for it (to the right).",
     ),
     "mistakes": Picture(
-        lambda results: _gallery(
-            len(results.worst()), *((4, 2.6) if _named(results) else (6, 1.9))
+        lambda results: (
+            _gallery(len(results.worst()), *((4, 2.6) if _named(results) else (6, 1.9))) + 0.35
         ),
         _mistakes,
         "The mistakes of which the model was most sure.",

@@ -132,10 +132,10 @@ def main(argv: list[str] | None = None) -> None:
     # side.
     with processes.beside(1) as pool:
         prediction = pool.submit(predict, arguments.test, arguments.model)
-        import sklearn.metrics  # noqa: F401, for `statistics.evaluate`
+        with runtime.uncollected():
+            import sklearn.metrics  # noqa: F401, for `statistics.evaluate`
 
-        from cnn import gallery, statistics
-
+            from cnn import gallery, statistics
         history = read_history(arguments.history)
         probabilities = prediction.result()
     names = classes.tolist()

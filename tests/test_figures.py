@@ -6,7 +6,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_rgb
 
 from cnn import figures, statistics
 
@@ -216,37 +215,6 @@ def test_reliability_shows_accuracy_by_confidence_above_the_counts(tables_of):
     assert labels_of(lower.texts) == [f"{n:,}" for n in table["count"]]
     assert upper.get_ylabel() == "accuracy"
     assert lower.get_xlabel().startswith("confidence")
-    plt.close(figure)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_images_stand_in_rows_with_a_caption_in_its_colour(channels):
-    figures.set_style()
-    figure = plt.figure()
-    images = np.random.default_rng(0).random((4, 9, 12, channels), np.float32)
-    captions, colors = ["a", "b", "c", "$1"], ["black", "red", "black", "red"]
-
-    axes = figures.draw_images(images, captions, colors, figure, columns=3).axes
-
-    assert len(axes) == 6
-    assert [ax.get_title() for ax in axes] == [*captions, "", ""]
-    assert [to_rgb(ax.title.get_color()) for ax in axes[:4]] == [to_rgb(each) for each in colors]
-    for ax, image in zip(axes[:4], images, strict=True):
-        shown = ax.images[0]
-        np.testing.assert_array_equal(shown.get_array(), image if channels == 3 else image[..., 0])
-        if channels == 1:
-            assert (shown.get_cmap().name, shown.get_clim()) == ("gray", (0, 1))
-    assert not any(ax.images for ax in axes[4:])
-    plt.close(figure)
-
-
-def test_a_picture_without_images_can_be_drawn():
-    figures.set_style()
-    figure = plt.figure()
-
-    figures.draw_images(np.zeros((0, 8, 8, 1), np.float32), [], [], figure, columns=5)
-    figure.canvas.draw()
-
     plt.close(figure)
 
 

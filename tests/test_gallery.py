@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cnn import gallery, statistics
-from cnn.figures import DPI
+from cnn.figures import DPI, set_style
 
 ROOT = Path(__file__).parent.parent
 HISTORY = pd.DataFrame(
@@ -87,8 +87,8 @@ def drawn(tmp_path_factory):
     return call
 
 
-def titles(figure: Figure) -> list[str]:
-    return [ax.get_title() for ax in figure.axes if ax.get_title()]
+def captions(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.axes[0].texts]
 
 
 @pytest.mark.parametrize("k", NAMES)
@@ -110,8 +110,9 @@ def test_every_picture_is_as_wide_as_a_readme(drawn, k):
 def test_nothing_is_cut_off(drawn, k):
     for name, figure in drawn(k)[1].items():
         width, height = figure.canvas.get_width_height()
-        for ax in figure.axes:
-            box = ax.get_tightbbox()
+        boxes = [ax.get_tightbbox() for ax in figure.axes]
+        boxes += [text.get_window_extent() for ax in figure.axes for text in ax.texts]
+        for box in boxes:
             assert -1 <= box.x0 <= box.x1 <= width + 1, name
             assert -1 <= box.y0 <= box.y1 <= height + 1, name
 
@@ -120,8 +121,9 @@ def test_nothing_is_cut_off(drawn, k):
 def test_no_caption_of_an_image_runs_into_another(drawn, k):
     for name in ("samples", "mistakes"):
         figure = drawn(k)[1][name]
-        boxes = [ax.title.get_window_extent() for ax in figure.axes if ax.get_title()]
-        assert len(boxes) >= 6
+        boxes = [each.get_window_extent() for each in figure.axes[0].texts + figure.axes[0].images]
+        boxes += [figure._suptitle.get_window_extent()] if name == "mistakes" else []
+        assert len(boxes) >= 12
         for number, box in enumerate(boxes):
             assert not any(box.overlaps(other) for other in boxes[number + 1 :]), name
 
@@ -171,20 +173,18 @@ def test_the_captions_are_those_of_the_pictures_in_their_order(drawn, k):
 def test_the_samples_are_the_first_images_with_predicted_and_true_class(drawn):
     _, figures, results = drawn(2)
 
-    axes = figures["samples"].axes
-
     pairs = zip(results.predicted[:7], results.labels[:7], strict=True)
-    assert titles(figures["samples"]) == [f"predicted {p}, true {a}" for p, a in pairs]
-    for ax, image in zip(axes[:7], results.images, strict=False):
-        np.testing.assert_array_equal(ax.images[0].get_array(), image[..., 0])
+    assert captions(figures["samples"]) == [f"predicted {p}, true {a}" for p, a in pairs]
+    for shown, image in zip(figures["samples"].axes[0].images, results.images, strict=False):
+        np.testing.assert_array_equal(shown.get_array(), image[..., 0])
 
 
 def test_images_in_colour_are_drawn_in_colour_under_shortened_names(drawn):
     _, figures, results = drawn(100)
 
-    for ax, image in zip(figures["samples"].axes[:7], results.images, strict=False):
-        np.testing.assert_array_equal(ax.images[0].get_array(), image)
-    for caption, read in zip(titles(figures["samples"]), results.predicted, strict=False):
+    for shown, image in zip(figures["samples"].axes[0].images, results.images, strict=False):
+        np.testing.assert_array_equal(shown.get_array(), image)
+    for caption, read in zip(captions(figures["samples"]), results.predicted, strict=False):
         first, second = caption.split("\n")
         assert first.startswith("predicted the big")
         assert first.endswith(f"…o. {read:02}")
@@ -197,7 +197,7 @@ def test_the_mistakes_are_the_most_confident_ones(drawn, k):
     wrong = np.flatnonzero(results.predicted != results.labels)
     worst = sorted(wrong, key=lambda i: -results.confidence[i])[:6]
 
-    for caption, i in zip(titles(figures["mistakes"]), worst, strict=True):
+    for caption, i in zip(captions(figures["mistakes"]), worst, strict=True):
         actual, read = (results.classes[each[i]] for each in (results.labels, results.predicted))
         assert caption.startswith(actual[:5])
         assert caption.endswith(f"{read[-5:]}, {results.confidence[i]:.1%}")
@@ -219,7 +219,7 @@ def test_a_model_without_a_mistake_gets_an_empty_picture():
 
     assert gallery.PICTURES["mistakes"].height(results) > 0
     assert figure.get_suptitle() == "The 0 most confident of 0 mistakes"
-    assert titles(figure) == []
+    assert captions(figure) == []
     plt.close(figure)
 
 
@@ -265,3 +265,36 @@ def test_no_setting_of_the_user_changes_a_byte(drawn, tmp_path):
 
     for name in figures:
         assert (tmp_path / f"{name}.png").read_bytes() == (folder / f"{name}.png").read_bytes()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_stand_in_rows_with_a_caption_in_its_colour(channels):
+    set_style()
+    figure = plt.figure()
+    images = np.random.default_rng(0).random((4, 9, 12, channels), np.float32)
+    captions, colors = ["a", "b", "c", "$1"], ["black", "red", "black", "red"]
+
+    (ax,) = gallery.draw_images(images, captions, colors, figure, columns=3, title="all").axes
+
+    assert figure.get_suptitle() == "all"
+    assert [text.get_text() for text in ax.texts] == captions
+    assert [text.get_color() for text in ax.texts] == colors
+    lefts, rights, bottoms, tops = np.transpose([shown.get_extent() for shown in ax.images])
+    np.testing.assert_allclose((bottoms - tops) / (rights - lefts), 9 / 12)
+    assert lefts[0] == lefts[3] < rights[0] < lefts[1] < rights[1] < lefts[2]
+    assert tops[0] == tops[1] == tops[2] < bottoms[0] < tops[3]  # from the figure's upper edge
+    for shown, image in zip(ax.images, images, strict=True):
+        np.testing.assert_array_equal(shown.get_array(), image if channels == 3 else image[..., 0])
+        if channels == 1:
+            assert (shown.get_cmap().name, shown.get_clim()) == ("gray", (0, 1))
+    plt.close(figure)
+
+
+def test_a_picture_without_images_can_be_drawn():
+    set_style()
+    figure = plt.figure()
+
+    gallery.draw_images(np.zeros((0, 8, 8, 1), np.float32), [], [], figure, columns=5)
+    figure.canvas.draw()
+
+    plt.close(figure)
