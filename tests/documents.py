@@ -1,9 +1,23 @@
-"""The measured figures and the commands that stand in a document's running text."""
+"""What the documents hold: blocks of commands, and figures and commands in their running text."""
 
 import ast
 import re
 from pathlib import Path
+from typing import NamedTuple
 
+from tests.clones import ROOT
+
+DOCUMENTS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for pattern in ("*.md", "docs/*.md", "benchmarks/*.md", "handwriting/*.md")
+    for path in ROOT.glob(pattern)
+)
+# A block of commands or code, and the comment before it, if there is one.
+BLOCK = re.compile(
+    r"(?:^<!-- (?P<word>\w+): (?P<reason>[^>]*?) -->\n\n)?"
+    r"^```(?P<language>console|python)\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
 # Generated tables and fenced blocks have tests of their own. A paragraph, and the remark before it.
 OTHER = re.compile(r"^<!-- table: .*?^<!-- end -->$|^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 PARAGRAPH = re.compile(
@@ -21,10 +35,68 @@ UNITS = {
     "minutes": (1, 60),
     "hours": (1, 3600),
 } | dict.fromkeys(("ms", "s", "seconds", "times", "points"), (1,))
+PRINTED = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
 FIGURE = re.compile(
     rf"(?<![\w.,])(\d+(?:,\d{{3}})*(?:\.\d+)?)\s?({'|'.join(UNITS)})(?!\w)"
     r"|(?<![\w.,])(0\.\d+)(?![\w]|\.\d)"
 )
+
+
+class Block(NamedTuple):
+    path: str
+    line: int
+    language: str
+    text: str
+    shown: str | None  # why it does not run
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}"
+
+
+def read(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def blocks() -> list[Block]:
+    """Return the blocks of all documents, in their order."""
+    found = []
+    for path in DOCUMENTS:
+        text = read(path)
+        for match in BLOCK.finditer(text):
+            line = text.count("\n", 0, match.start("language")) + 1
+            shown = match["reason"] if match["word"] == "shown" else None
+            found.append(Block(path, line, match["language"], match["text"], shown))
+    return found
+
+
+def alike(line: str) -> str:
+    """Return a line without its numbers, and with single blanks."""
+    return " ".join(PRINTED.sub("N", line).split())
+
+
+def parts(text: str) -> list[tuple[str, list[str]]]:
+    """Return each command of a console block with the lines that it should print."""
+    found: list[tuple[str, list[str]]] = []
+    for line in text.splitlines():
+        if line.startswith("$ "):
+            found.append((line[2:], []))
+        else:
+            found[-1][1].append(line)
+    return found
+
+
+def check_output(expected: list[str], told: str, command: str) -> None:
+    """Fail unless the expected lines stand in `told`, in their order; "..." stands for any."""
+    lines, place, gap = [alike(line) for line in told.splitlines()], 0, False
+    for line in expected:
+        if line == "...":
+            gap = True
+            continue
+        wanted = alike(line)
+        places = range(place, len(lines)) if gap else range(place, min(place + 1, len(lines)))
+        place = next((i + 1 for i in places if lines[i] == wanted), None)
+        assert place is not None, f"{command}: does not print {line!r} here but:\n{told}"
+        gap = False
 
 
 def paragraphs(text: str) -> list[tuple[str, str | None]]:

@@ -1,139 +1,48 @@
 """The documents are true: what they show runs or says why not, and what they name is there.
 
-A block that is not marked as shown runs, in the order of the documents, in a clone with small data,
-and must print what stands there, whatever the numbers.
+A block that is not marked as shown runs in test_pipeline.py, where there is a clone with results.
 """
 
 import contextlib
 import os
 import re
 import shlex
-import subprocess
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from tests import clones
-from tests.clones import ROOT, commit, make, repro
-from tests.documents import figures, inline_commands, is_among, numbers_in, paragraphs
+from tests.clones import ROOT
+from tests.documents import (
+    DOCUMENTS,
+    blocks,
+    check_output,
+    figures,
+    inline_commands,
+    is_among,
+    numbers_in,
+    paragraphs,
+    parts,
+    read,
+)
 
-DOCUMENTS = sorted(
-    path.relative_to(ROOT).as_posix()
-    for pattern in ("*.md", "docs/*.md", "benchmarks/*.md", "handwriting/*.md")
-    for path in ROOT.glob(pattern)
-)
-# A block of commands or code, and the comment before it, if there is one.
-BLOCK = re.compile(
-    r"(?:^<!-- (?P<word>\w+): (?P<reason>[^>]*?) -->\n\n)?"
-    r"^```(?P<language>console|python)\n(?P<text>.*?)^```$",
-    re.MULTILINE | re.DOTALL,
-)
 LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]+)\]\((?P<target>[^)\s]+)\)")
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
-NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
-
-
-class Block(NamedTuple):
-    path: str
-    line: int
-    language: str
-    text: str
-    shown: str | None  # why it does not run
-
-
-def read(path: str) -> str:
-    return (ROOT / path).read_text(encoding="utf-8")
-
-
-def blocks() -> list[Block]:
-    found = []
-    for path in DOCUMENTS:
-        text = read(path)
-        for match in BLOCK.finditer(text):
-            line = text.count("\n", 0, match.start("language")) + 1
-            shown = match["reason"] if match["word"] == "shown" else None
-            found.append(Block(path, line, match["language"], match["text"], shown))
-    return found
-
-
-def name(block: Block) -> str:
-    return f"{block.path}:{block.line}"
-
-
-RUN = [block for block in blocks() if block.shown is None]
 
 
 def test_the_blocks_are_found():
     assert len(blocks()) == sum(
         len(re.findall(r"^```(?:console|python)$", read(path), re.MULTILINE)) for path in DOCUMENTS
     )
-    assert {block.path for block in RUN} >= {"README.md", "docs/experiments.md"}
+    run = {block.path for block in blocks() if block.shown is None}
+    assert run >= {"README.md", "docs/experiments.md"}
 
 
-@pytest.mark.parametrize("block", [each for each in blocks() if each.shown is not None], ids=name)
+@pytest.mark.parametrize("block", [each for each in blocks() if each.shown is not None], ids=str)
 def test_a_block_that_does_not_run_says_why_and_the_tests_it_names_are_there(block):
     assert len(block.shown.split()) > 1 or "::" in block.shown
     for path, test in re.findall(r"(tests/\w+\.py)(?:::(\w+))?", block.shown):
         source = read(path)
         assert not test or f"def {test}(" in source, f"{path}::{test}"
-
-
-@pytest.fixture(scope="module")
-def clone(tiny, raw, tmp_path_factory):
-    """A clone whose results are committed, as a user has it after `make repro`."""
-    root = make(tmp_path_factory.mktemp("documents") / "clone", tiny, raw)
-    repro(root)
-    commit(root, "results")
-    return root
-
-
-def alike(line: str) -> str:
-    """Return a line without its numbers, and with single blanks."""
-    return " ".join(NUMBER.sub("N", line).split())
-
-
-def parts(text: str) -> list[tuple[str, list[str]]]:
-    """Return each command of a console block with the lines that it should print."""
-    found: list[tuple[str, list[str]]] = []
-    for line in text.splitlines():
-        if line.startswith("$ "):
-            found.append((line[2:], []))
-        else:
-            found[-1][1].append(line)
-    return found
-
-
-def check_output(expected: list[str], told: str, command: str) -> None:
-    """Fail unless the expected lines stand in `told`, in their order; "..." stands for any."""
-    lines, place, gap = [alike(line) for line in told.splitlines()], 0, False
-    for line in expected:
-        if line == "...":
-            gap = True
-            continue
-        wanted = alike(line)
-        places = range(place, len(lines)) if gap else range(place, min(place + 1, len(lines)))
-        place = next((i + 1 for i in places if lines[i] == wanted), None)
-        assert place is not None, f"{command}: does not print {line!r} here but:\n{told}"
-        gap = False
-
-
-@pytest.mark.parametrize("block", RUN, ids=name)
-def test_a_block_prints_what_it_shows(block, clone):
-    if block.language == "python":
-        clones.run(clone, "python", "-c", block.text)
-        return
-    for command, expected in parts(block.text):
-        done = subprocess.run(
-            ["bash", "-c", command],
-            cwd=clone,
-            env=clones.environment(clone),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert done.returncode == 0, done.stdout
-        check_output(expected, done.stdout, command)
 
 
 @pytest.mark.parametrize(

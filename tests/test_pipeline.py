@@ -6,6 +6,7 @@ The real pipeline runs in a temporary clone, on real digits and a tiny network.
 import ast
 import json
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +15,20 @@ import yaml
 
 from cnn.runtime import keras
 from stages import prepare, report, train
-from tests.clones import ROOT, attempt, commit, dvc, git, hashes, make, repro, run, set_params
+from tests.clones import (
+    ROOT,
+    attempt,
+    commit,
+    dvc,
+    environment,
+    git,
+    hashes,
+    make,
+    repro,
+    run,
+    set_params,
+)
+from tests.documents import blocks, check_output, parts
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 STAGES = PIPELINE["stages"]
@@ -407,3 +421,22 @@ def test_a_clone_with_windows_line_endings_has_nothing_to_do(clone, tmp_path):
     for name in git(clone, "ls-files").split("\n"):
         if name and name != "params.yaml":
             assert (tmp_path / "w" / name).read_bytes() == (clone / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("block", [block for block in blocks() if block.shown is None], ids=str)
+def test_a_block_of_the_documents_prints_what_it_shows(block, clone):
+    """In the order of the documents, whatever the numbers; the clone is as after `make repro`."""
+    if block.language == "python":
+        run(clone, "python", "-c", block.text)
+        return
+    for command, expected in parts(block.text):
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=clone,
+            env=environment(clone),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout
+        check_output(expected, done.stdout, command)

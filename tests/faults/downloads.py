@@ -40,10 +40,10 @@ def tries(given: Given, full: bool, rng: np.random.Generator) -> Iterator[Fault]
                         began = time.monotonic()
                         ended = called(fetch.main, given.fetch(raw))
                         took = time.monotonic() - began
-                lines = [each for each in ended.errors.splitlines() if each.startswith("warning")]
+                lines = [each for each in ended.errors.splitlines() if each.startswith("note: ")]
                 problem = refused(ended, "MNIST could not be fetched", address)
                 if len(lines) != 1:
-                    problem = problem or f"{len(lines)} warnings: {ended.errors!r}"
+                    problem = problem or f"{len(lines)} notes: {ended.errors!r}"
                 if took > 20 * ENOUGH or files_below(given.folder / "data"):
                     problem = problem or f"took {took:.0f} s, left {files_below(given.folder)}"
                 yield Fault(f"{'a mirror: ' if mirrored else ''}{what}", problem)
