@@ -129,5 +129,5 @@ def _check_alike(
     if shape[:2] != first_shape[:2]:
         raise UserError(
             f"{file}: is {shape[1]}x{shape[0]} pixels, {first} {first_shape[1]}x{first_shape[0]}; "
-            "set prepare.size to resize all"
+            "set prepare.image_size to resize all"
         )

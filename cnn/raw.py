@@ -46,7 +46,7 @@ def read(path: Path, size: int | None, channels: int | None, scratch: Path | Non
     if problem := problem_of_classes(raw.classes):
         raise UserError(f"{path}: {problem}")
     if problem := problem_of_shape(raw.x_train.shape[1:]):
-        raise UserError(f"{path}: {problem}; prepare.size resizes, prepare.channels converts")
+        raise UserError(f"{path}: {problem}; prepare.image_size resizes, prepare.channels converts")
     for part, labels in zip(PARTS, (raw.y_train, raw.y_test), strict=True):
         absent = [] if labels is None else np.setdiff1d(np.arange(len(raw.classes)), labels)
         if len(absent):
@@ -162,7 +162,9 @@ def _pixels(
         notes.append(f"{name} is dark on light on the whole; the moves of training fill with black")
     if size is not None or channels not in (None, images.shape[3]):
         if images.dtype != np.uint8:
-            raise UserError(f"{name} is of floats; prepare.size and prepare.channels need uint8")
+            raise UserError(
+                f"{name} is of floats; prepare.image_size and prepare.channels need uint8"
+            )
         if images.shape[3] not in (1, 3):
             raise UserError(f"{name} has {images.shape[3]} channels; 1 or 3 are possible")
         squeezed = images[..., 0] if images.shape[3] == 1 else images

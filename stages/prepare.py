@@ -47,7 +47,9 @@ class PrepareParams(Section):
     validation_share: float = Field(gt=0, lt=1)
     test_share: float = Field(gt=0, lt=1)
     seed: int = Field(ge=0, le=2**32 - 1)
-    size: int | None = Field(ge=8, le=256, description="empty, or a whole number from 8 to 256")
+    image_size: int | None = Field(
+        ge=8, le=256, description="empty, or a whole number from 8 to 256"
+    )
     channels: Channels = Field(description="empty, 1 or 3")
 
 
@@ -189,7 +191,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     params = load(arguments.params, "prepare", PrepareParams)
 
-    raw = read(arguments.raw, params.size, params.channels, arguments.train.parent)
+    raw = read(arguments.raw, params.image_size, params.channels, arguments.train.parent)
     for note in raw.notes:
         print(f"note: {arguments.raw}: {note}", file=sys.stderr)
     if not raw.published:

@@ -133,7 +133,7 @@ def of_floats(folder):
 def too_small(folder):
     for file in folder.rglob("*.png"):
         picture(file, size=(5, 10))
-    return "images are 10 x 5 pixels; sides may have 8 to 256; prepare.size resizes"
+    return "images are 10 x 5 pixels; sides may have 8 to 256; prepare.image_size resizes"
 
 
 def names_that_differ_by_case(folder):

@@ -45,7 +45,11 @@ KINDS = {
         [[1, 1], [1024, 1024]],
         "a list of 2, each a whole number at least 1 and at most 1024",
     ),
-    "prepare.size": ([7, 257, 28.0], [None, 8, 256], "empty, or a whole number from 8 to 256"),
+    "prepare.image_size": (
+        [7, 257, 28.0],
+        [None, 8, 256],
+        "empty, or a whole number from 8 to 256",
+    ),
     "prepare.channels": ([0, 2, 4, 1.0], [None, 1, 3], "empty, 1 or 3"),
     "train.resume": ([0, 1, "yes"], [True, False], "true or false"),
     "train.shards": ([0, 3, 128, 4.0], [1, 4, 64], "1, 2, 4, 8, 16, 32 or 64"),
@@ -156,8 +160,8 @@ TEXTS = {
     "answer: yes": "yes",
     "answer: on": "on",
     "answer: true": True,
-    "size:": None,
-    "size: ~": None,
+    "image_size:": None,
+    "image_size: ~": None,
     "list: [1, 2]": [1, 2],
     "list:\n- 1\n- 2": [1, 2],
     "text: '010'": "010",
@@ -228,6 +232,13 @@ def test_an_unknown_key_suggests_the_nearest(params, write, refusal):
     assert message.endswith(CURE)
 
 
+def test_no_parameter_has_a_name_that_dvcs_run_cache_passes_over():
+    """It would bring back the results of another value (DVC's issue 10296)."""
+    names = {name for section in SECTIONS.values() for name in section.model_fields}
+
+    assert not names & {"size", "nfiles"}
+
+
 @pytest.mark.parametrize("key", ["colour", 1, None, 2.5])
 def test_an_unknown_key_like_no_other_lists_the_known_ones(params, write, refusal, key):
     path = write({"fetch": params["fetch"] | {key: "red"}})
@@ -238,7 +249,7 @@ def test_an_unknown_key_like_no_other_lists_the_known_ones(params, write, refusa
 
 
 @pytest.mark.parametrize(
-    ("name", "key"), [("fetch", "dataset"), ("prepare", "size"), ("train", "filters")]
+    ("name", "key"), [("fetch", "dataset"), ("prepare", "image_size"), ("train", "filters")]
 )
 def test_a_missing_key_is_named(params, write, refusal, name, key):
     rest = {other: value for other, value in params[name].items() if other != key}

@@ -237,6 +237,18 @@ def test_a_change_of_evaluate_does_not_train_and_going_back_does_not_evaluate(cl
     assert git(clone, "status", "--porcelain") == ""
 
 
+def test_the_size_of_the_images_is_a_parameter_that_the_run_cache_knows(clone, tiny):
+    """It is the one that they have; DVC's run cache would pass over it if it were called size."""
+    before = hashes(clone)
+    set_params(clone, tiny | {"prepare": tiny["prepare"] | {"image_size": 28}})
+
+    assert repro(clone) == ["prepare", "report"]
+    set_params(clone, tiny)
+    assert repro(clone) == ["report"]
+    assert hashes(clone) == before
+    assert git(clone, "status", "--porcelain") == ""
+
+
 def test_without_dvc_lock_the_run_cache_brings_all_but_report_back(clone):
     (clone / "dvc.lock").unlink()
 

@@ -144,7 +144,10 @@ def test_what_cannot_be_used_is_one_line(arrays, write, refusal, change, reason)
 @pytest.mark.parametrize(
     ("shape", "reason"),
     [
-        ((12, 7, 20), "images are 7 x 20 pixels; sides may have 8 to 256; prepare.size resizes"),
+        (
+            (12, 7, 20),
+            "images are 7 x 20 pixels; sides may have 8 to 256; prepare.image_size resizes",
+        ),
         ((12, 10, 12, 2), "images have 2 channels; 1 (grey) or 3 (colour) are possible"),
     ],
 )
@@ -166,4 +169,4 @@ def test_a_damaged_npz_is_refused(arrays, write, refusal):
 def test_floats_cannot_be_resized(arrays, write, refusal):
     path = write(arrays | {"x_train": arrays["x_train"] / 255})
 
-    assert "prepare.size and prepare.channels need uint8" in refusal(read, path, 16, None)
+    assert "prepare.image_size and prepare.channels need uint8" in refusal(read, path, 16, None)

@@ -4,8 +4,8 @@
 
 Reads pictures (or all pictures in folders), the model, and what prepare wrote of the data: the
 form of the images and the names of the classes. A picture of another size is resized as
-`prepare.size` does it. Writes one line per picture to standard output. A person's own digits, on
-paper and in any light, are for `handwriting.predict`.
+`prepare.image_size` does it. Writes one line per picture to standard output. A person's own digits,
+on paper and in any light, are for `handwriting.predict`.
 
 A file that cannot be read gets one line `error: FILE: cause` on standard error and the exit code
 becomes 1; the others are still read.

@@ -167,7 +167,7 @@ def _admits(annotation: Any, metadata: list[Any], value: Any) -> bool:
 
 
 # Fields whose types say less than what is admitted.
-APART = ("shards", "channels", "size", "raw")
+APART = ("shards", "channels", "image_size", "raw")
 SCALARS = (
     st.none()
     | st.booleans()
