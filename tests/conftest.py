@@ -4,6 +4,7 @@ scikit-learn ships 1,797 real handwritten digits of 8 x 8 pixels; every test tha
 on some of them. What is expensive is made once a worker.
 """
 
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,9 @@ TINY = {
     },
     "evaluate": {"calibration_bins": 5, "mistakes": 6},
 }
+
+# With TensorFlow in the process, a look through all objects takes long and finds little.
+gc.set_threshold(100_000, 50, 100)
 
 
 def pytest_collection_modifyitems(items):
