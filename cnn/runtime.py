@@ -65,6 +65,8 @@ class _Late:
         self._name = name
 
     def __getattr__(self, attribute: str) -> object:
+        if attribute.startswith("_"):  # pytest looks for some in all that a module holds
+            raise AttributeError(attribute)
         return getattr(import_module(self._name), attribute)
 
 

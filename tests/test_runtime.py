@@ -344,3 +344,11 @@ def test_what_c_code_says_is_kept_from_the_terminal_and_python_speaks_again(capf
     os.write(2, b"after")
 
     assert capfd.readouterr().err == "after"
+
+
+def test_a_look_at_what_a_module_holds_imports_nothing():
+    late = runtime._Late("no_such_module")
+
+    assert not hasattr(late, "_mock_name")
+    with pytest.raises(ModuleNotFoundError):
+        _ = late.anything

@@ -17,7 +17,7 @@ from tests.faults.common import Fault, Given, called, files_below, refused
 
 MOST = 2**20  # bytes that a file may unfold to, here
 STALL = 0.3  # seconds without a byte
-ENOUGH = 3.0  # seconds that a server may take for everything
+ENOUGH = 1.5  # seconds that a server may take for everything
 
 
 def tries(given: Given, full: bool, rng: np.random.Generator) -> Iterator[Fault]:
