@@ -21,6 +21,7 @@ from benchmarks import (
     growth,
     guarantee,
     handwriting,
+    killed,
     knobs,
     large,
     reading,
@@ -40,11 +41,13 @@ TABLES: dict[str, Callable[[], str]] = {
     "growth": lambda: growth.table(read("growth")),
     "guarantee": lambda: guarantee.table(read("guarantee")),
     "handwriting": lambda: handwriting.table(read("handwriting")),
+    "killed": lambda: killed.table(read("killed")),
     "knobs": lambda: knobs.table(read("knobs")),
     "large": lambda: large.table(read("large")),
     "reading": lambda: reading.table(read("reading")),
     "training": lambda: training.table(read("training"), read("arithmetic", needed=False)),
     "whole": lambda: whole.table(read("whole")),
+    "worker_faults": lambda: workers.table_of_faults(read("worker_faults")),
     "workers": lambda: workers.table(read("workers")),
 }
 DOCUMENTS = ("README.md", "docs/*.md", "benchmarks/README.md", "handwriting/README.md")

@@ -1,14 +1,14 @@
 """Train on several workers: the bytes, the time of a step, and what becomes of faults.
 
-    python -m benchmarks.workers [--workers 1 2 4 8] [--rates 0 1000] [--steps 100]
+    python -m benchmarks.workers [--workers 1 2 4 8] [--rates 0 1000] [--recipe accurate]
     python -m benchmarks.workers --faults 10
 
 All workers run on this machine, in a network namespace of their own (Linux, as root, with `ip` and
 `tc`), which all of them share and which carries so many Mbit/s; 0 is no limit. Reads what
 `make repro` leaves. Each row has the hash of the model; the program stops if it is not that of one
-worker. With --faults each fault is tried so many times on a small training of two workers: all must
-end within a minute, with one line each, and the next run, alone, must give the bytes of an
-undisturbed one.
+worker. A recipe is trained so as well, without a limit. With --faults each fault is tried so many
+times on a small training of two workers: all must end within a minute, with one line each, and the
+next run, alone, must give the bytes of an undisturbed one.
 """
 
 import argparse
@@ -23,14 +23,16 @@ import time
 from pathlib import Path
 from threading import Thread
 
-from benchmarks.rows import ROOT, Rows, append, count, markdown, write_params
+from benchmarks.rows import ROOT, Rows, append, count, markdown, names, write_params
 from cnn import data
 from cnn.errors import UserError, run
+from tools.recipe import load
 from tools.workers import config
 
 TRAIN, VALIDATION = Path("data/prepared/train.npz"), Path("data/prepared/validation.npz")
 PORT = 20000
 BATCH = 64
+DEFAULT = "default"
 NEW_NETWORK = 0x40000000  # CLONE_NEWNET of Linux' unshare(2)
 SMALL = {"epochs": 60, "filters": [8, 16], "dense_units": 32, "batch_size": 32, "shards": 2}
 WITHIN = 60  # seconds in which all must have ended
@@ -79,19 +81,23 @@ def train(folder: Path, training: Path, validation: Path, n: int) -> tuple[str, 
     return hashlib.md5((folder / "cnn.keras").read_bytes()).hexdigest(), told
 
 
-def measure(rows: Rows, workers: list[int], rate: int, steps: int) -> None:
+def measure(rows: Rows, workers: list[int], rate: int, recipe: str, steps: int) -> None:
     """Add a row per number of workers; a step's time is that of the second epoch's."""
     network(rate)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_params(folder / "params.yaml", train={"epochs": 2, "shards": max(workers)})
-        training, validation = first(folder, TRAIN, BATCH * steps), first(folder, VALIDATION, BATCH)
+        settings = {} if recipe == DEFAULT else load(recipe)["train"]
+        settings |= {"epochs": 2, "shards": max(workers)}
+        write_params(folder / "params.yaml", train=settings)
+        images = steps * settings.get("batch_size", BATCH)
+        training, validation = first(folder, TRAIN, images), first(folder, VALIDATION, BATCH)
         models = {}
         for n in workers:
             models[n], told = train(folder, training, validation, n)
             append(
                 "workers",
                 rows,
+                parameters=recipe,
                 rate=rate,
                 workers=n,
                 shards=max(workers),
@@ -104,24 +110,35 @@ def measure(rows: Rows, workers: list[int], rate: int, steps: int) -> None:
 
 def table(rows: Rows) -> str:
     """Return the table of the steps' times."""
-    rates = list(dict.fromkeys(row["rate"] for row in rows))
-    lines = []
-    for n in dict.fromkeys(row["workers"] for row in rows):
-        times = {row["rate"]: row["milliseconds"] for row in rows if row["workers"] == n}
+    default = [row for row in rows if row["parameters"] == DEFAULT]
+    rates, lines = names(default, "rate"), []
+    for n in names(default, "workers"):
+        times = {row["rate"]: row["milliseconds"] for row in default if row["workers"] == n}
         sent = (int(n) - 1) * 4 * (225_034 + 2)
         lines.append([n, f"{sent / 1e6:.1f}", *(times.get(rate, "") for rate in rates)])
     titles = ["workers", "MB sent by each per step"]
     titles += [f"ms a step, {rate + ' Mbit/s' if int(rate) else 'no limit'}" for rate in rates]
-    shards, models = rows[0]["shards"], {row["model"] for row in rows}
-    same = "the model is the same to the bit in all of them" if len(models) == 1 else "DIFFERENT"
+    trained, models = (
+        {tuple(row[key] for key in keys) for row in rows}
+        for keys in (("parameters",), ("parameters", "model"))
+    )
+    same = "is the same to the bit in all rows" if len(models) == len(trained) else "DIFFERS"
+    also = "".join(f", and so is that of `{each}`" for (each,) in sorted(trained - {(DEFAULT,)}))
     return (
-        f"{markdown(titles, lines)}\n\n{shards} shards. All workers share two cores and one "
-        f"loopback of that rate; {same}."
+        f"{markdown(titles, lines)}\n\n{rows[0]['shards']} shards. All workers share two cores and "
+        f"one loopback of that rate; the model {same}{also}."
     )
 
 
-def fault(name: str, folder: Path, training: Path, other: Path, validation: Path) -> list[str]:
-    """Let a training of two workers meet with a fault; return what is wrong with how it ends."""
+def fault(
+    name: str, folder: Path, training: Path, other: Path, validation: Path
+) -> tuple[float, list[str]]:
+    """Let a training of two workers meet with a fault.
+
+    Returns
+    -------
+    The seconds from the fault, or from the start, until all have ended; what is wrong with the end.
+    """
     write_params(folder / "params.yaml", train=SMALL)
     write_params(folder / "other.yaml", train=SMALL | {"seed": 43})
     for file in ("cnn.keras", ".cnn.keras.resume"):
@@ -171,7 +188,7 @@ def fault(name: str, folder: Path, training: Path, other: Path, validation: Path
     if (folder / "cnn.keras").exists():
         wrong.append("a model was written")
     print(f"{name}: ended after {taken:.1f} s; {' / '.join(s.strip() for s in said.values())}")
-    return wrong
+    return taken, wrong
 
 
 FAULTS = (
@@ -189,7 +206,7 @@ FAULTS = (
 def try_faults(times: int) -> int:
     """Try each fault so many times; return how many ended otherwise than they must."""
     network(0)
-    failed = 0
+    rows: Rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         training, other = (first(folder, TRAIN, n) for n in (1000, 1001))
@@ -198,15 +215,30 @@ def try_faults(times: int) -> int:
         undisturbed, _ = train(folder, training, validation, 1)
         for kind in FAULTS:
             for _ in range(times):
-                wrong = fault(kind, folder, training, other, validation)
+                taken, wrong = fault(kind, folder, training, other, validation)
                 if train(folder, training, validation, 1)[0] != undisturbed:
                     wrong.append("the next run gave other bytes")
-                failed += bool(wrong)
-                for each in wrong:
-                    print(f"FAILED: {kind}: {each}")
-    tried = times * len(FAULTS)
-    print(f"{tried} faults tried, {tried - failed} ended as they must")
-    return failed
+                append(
+                    "worker_faults",
+                    rows,
+                    fault=kind,
+                    seconds=f"{taken:.1f}",
+                    problem="; ".join(wrong),
+                )
+    print(table_of_faults(rows))
+    return sum(bool(row["problem"]) for row in rows)
+
+
+def table_of_faults(rows: Rows) -> str:
+    """Return how often each fault was tried, and how long all took to end."""
+    lines = []
+    for kind in names(rows, "fault"):
+        tried = [row for row in rows if row["fault"] == kind]
+        right = sum(not row["problem"] for row in tried)
+        seconds = [float(row["seconds"]) for row in tried]
+        lines.append([kind, len(tried), right, f"{min(seconds):.1f} to {max(seconds):.1f} s"])
+    titles = ["fault", "tried", "ended as they must", "after"]
+    return f"{markdown(titles, lines)}\n\nFrom the fault, or from the start where it is there then."
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -215,14 +247,15 @@ def main(argv: list[str] | None = None) -> int:
     )
     arguments.add_argument("--workers", type=count, nargs="+", default=[1, 2, 4, 8], metavar="W")
     arguments.add_argument("--rates", type=int, nargs="+", default=[0, 1000], metavar="MBIT")
+    arguments.add_argument("--recipe", default="accurate", metavar="NAME")
     arguments.add_argument("--steps", type=count, default=100, metavar="N")
     arguments.add_argument("--faults", type=count, metavar="TIMES")
     given = arguments.parse_args(argv)
     if given.faults:
         return int(try_faults(given.faults) > 0)
     rows: Rows = []
-    for rate in given.rates:
-        measure(rows, given.workers, rate, given.steps)
+    for rate, recipe in [(0, given.recipe), *((rate, DEFAULT) for rate in given.rates)]:
+        measure(rows, given.workers, rate, recipe, given.steps)
     print(table(rows))
     return 0
 

@@ -11,6 +11,7 @@ from benchmarks import (
     datasets,
     growth,
     handwriting,
+    killed,
     knobs,
     large,
     reading,
@@ -18,6 +19,7 @@ from benchmarks import (
     tables,
     training,
     whole,
+    workers,
 )
 
 ROOT = Path(__file__).parent.parent
@@ -211,6 +213,31 @@ def test_the_table_of_large(refusal):
     ]
     measured[2]["digest"] = "bb"
     assert "mapped gives other bytes" in refusal(large.table, measured)
+
+
+def test_the_table_of_killed():
+    first = {"recipe": "accurate", "run": "undisturbed", "seconds": "300", "lost": "", "model": "a"}
+    measured = [
+        first,
+        first | {"run": "killed", "seconds": "100", "lost": "2", "model": ""},
+        first | {"run": "killed", "seconds": "50", "lost": "5", "model": ""},
+        first | {"run": "last", "seconds": "180"},
+    ]
+    assert lines(killed.table(measured)) == [
+        ["undisturbed", "300 s", ""],
+        ["killed 2 times", "330 s", "3.5 s (2.0 to 5.0)"],
+        ["The models are the same to the bit; an epoch takes 10 s."],
+    ]
+
+
+def test_the_table_of_faults_of_workers():
+    kinds = ("stopped", "1.25", ""), ("stopped", "3", "other bytes"), ("cut", "15", "")
+    measured = [dict(zip(("fault", "seconds", "problem"), kind, strict=True)) for kind in kinds]
+
+    assert lines(workers.table_of_faults(measured))[:2] == [
+        ["stopped", "2", "1", "1.2 to 3.0 s"],
+        ["cut", "1", "1", "15.0 to 15.0 s"],
+    ]
 
 
 def test_the_table_of_reading():
