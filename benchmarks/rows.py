@@ -161,7 +161,7 @@ def stage_command(name: str, folder: Path, paths: Mapping[str, Path]) -> list[st
     params = read_yaml(folder / "params.yaml")
     command = re.sub(
         r"\$\{(\w+)\.(\w+)\}",
-        lambda match: shlex.quote(str(params[match[1]][match[2]])),
+        lambda match: str(params[match[1]][match[2]]),
         read_yaml(ROOT / "dvc.yaml")["stages"][name]["cmd"],
     )
     words = [sys.executable, *shlex.split(command)[1:]]

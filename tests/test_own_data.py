@@ -39,7 +39,7 @@ def add(clone, numbers: range) -> None:
     """Put pictures of these numbers into the folder of each class."""
     rng = np.random.default_rng(numbers.start)
     for shape in SHAPES:
-        folder = clone / "data/raw/signs" / shape
+        folder = clone / "data/raw/my signs" / shape
         folder.mkdir(parents=True, exist_ok=True)
         for number in numbers:
             drawn(shape, rng).save(folder / f"{number}.png")
@@ -51,15 +51,15 @@ def read_json(clone, path):
 
 def test_a_folder_of_pictures_by_one_parameter(clone, monkeypatch, capsys):
     add(clone, range(20))
-    dvc(clone, "add", "--quiet", "data/raw/signs")
+    dvc(clone, "add", "--quiet", "data/raw/my signs")
     git(clone, "add", ".")
 
     # Nothing is fetched: there is no source of MNIST here that could be reached.
-    chosen = ("-S", "prepare.raw=data/raw/signs", "-S", "train.epochs=6")
+    chosen = ("-S", "prepare.raw=data/raw/my signs", "-S", "train.epochs=6")
     done = attempt(clone, "dvc", "exp", "run", "--name", "signs", *chosen)
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "nothing to fetch: prepare.raw is data/raw/signs" in done.stdout
+    assert "nothing to fetch: prepare.raw is data/raw/my signs" in done.stdout
     assert "warning" not in done.stderr
     about = read_json(clone, "reports/prepare/data.json")
     assert list(about["images_by_class"]) == sorted(SHAPES)
@@ -68,11 +68,11 @@ def test_a_folder_of_pictures_by_one_parameter(clone, monkeypatch, capsys):
     assert list(read_json(clone, "reports/evaluate/per_class.json")) == sorted(SHAPES)
     assert read_json(clone, "reports/evaluate/metrics.json")["accuracy"] > 0.5
     card = (clone / "reports/README.md").read_text(encoding="utf-8")
-    assert "Images from data/raw/signs. 16 x 20 pixels, colour; 5 classes." in card
+    assert "Images from data/raw/my signs. 16 x 20 pixels, colour; 5 classes." in card
     assert "MNIST" not in card
     with open(clone / "reports/predictions.csv", encoding="utf-8", newline="") as stream:
         assert {row["actual"] for row in csv.DictReader(stream)} == set(SHAPES)
-    paths = ["data/raw/signs/größer als/0.png", "data/raw/signs/two lines/1.png"]
+    paths = ["data/raw/my signs/größer als/0.png", "data/raw/my signs/two lines/1.png"]
     monkeypatch.chdir(clone)
     predict.main(paths)
     for path, line in zip(paths, capsys.readouterr().out.splitlines(), strict=True):
@@ -86,8 +86,8 @@ def test_a_new_version_of_the_data(clone, monkeypatch, capsys):
     assert repro(clone) == []
 
     add(clone, range(20, 30))
-    assert "data/raw/signs/circle/29.png" in dvc(clone, "diff")
-    dvc(clone, "add", "--quiet", "data/raw/signs")
+    assert "data/raw/my signs/circle/29.png" in dvc(clone, "diff")
+    dvc(clone, "add", "--quiet", "data/raw/my signs")
     assert repro(clone) == ["prepare", "train", "evaluate", "report"]
     commit(clone, "more images")
 
@@ -107,14 +107,14 @@ def test_a_new_version_of_the_data(clone, monkeypatch, capsys):
     git(clone, "checkout", "--quiet", "v1")
     dvc(clone, "checkout")
     assert repro(clone) == []
-    assert len(list((clone / "data/raw/signs").rglob("*.png"))) == 100
+    assert len(list((clone / "data/raw/my signs").rglob("*.png"))) == 100
     assert read_json(clone, "reports/prepare/data.json") != after
 
 
 def test_a_path_that_is_not_there_is_one_line_of_dvcs(clone):
     params = clone / "params.yaml"
     text = params.read_text()
-    params.write_text(text.replace("data/raw/signs", "data/raw/nowhere"))
+    params.write_text(text.replace("data/raw/my signs", "data/raw/nowhere"))
 
     done = attempt(clone, "dvc", "repro", "prepare")
     params.write_text(text)
