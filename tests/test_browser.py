@@ -17,6 +17,7 @@ def bare(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(browser, "APPLICATIONS", ())
     monkeypatch.setattr(browser, "playwright_path", lambda: str(tmp_path / "own" / "chrome"))
+    monkeypatch.setattr(browser, "driver_problem", lambda: "")
     monkeypatch.setattr(browser, "ways", lambda: iter([]))
     return tmp_path
 
@@ -66,6 +67,27 @@ def test_without_a_way_one_line_says_what_to_install(bare, capsys):
     assert err.startswith("error: the tests need a browser")
     assert "install Chromium, Chrome or Edge" in err
     assert err.count("\n") == 1
+
+
+def test_a_driver_that_does_not_start_is_one_line(tmp_path, monkeypatch, capsys):
+    """As on a Debian with nothing but Python on it; its package of Chromium brings the library."""
+    assert browser.driver_problem() == ""
+    said = "/a/driver/node: error while loading shared libraries: libatomic.so.1: cannot open"
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho '{said}' >&2\necho Traceback >&2\nexit 127\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    chromium = program(tmp_path / "chromium")
+
+    assert browser.playwright_path() is None
+    assert run(lambda: browser.main([])) == 0
+    assert capsys.readouterr().out == f"{chromium}\n"
+    assert run(lambda: browser.main(["--install"])) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "does not start: node: error while loading shared libraries: libatomic.so.1" in err
+    assert "apt-get install libatomic1" in err
 
 
 @pytest.mark.parametrize(("user", "prefix"), [(0, []), (1000, ["sudo", "--non-interactive"])])

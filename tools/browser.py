@@ -63,12 +63,26 @@ def candidates() -> Iterator[str]:
         yield path
 
 
+def driver_problem() -> str:
+    """Return why Playwright's driver, a program that drives the browser, does not start, or ""."""
+    command = [sys.executable, "-m", "playwright", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if not done.returncode:
+        return ""
+    lines = done.stderr.strip().splitlines()
+    told = next((line for line in lines if "error" in line), f"exit code {done.returncode}")
+    return told.rpartition("/driver/")[2]
+
+
 def playwright_path() -> str | None:
-    """Return where Playwright keeps its own Chromium, there or not; None without Playwright."""
-    try:
-        from playwright.sync_api import sync_playwright
-    except ModuleNotFoundError:
+    """Return where Playwright keeps its own Chromium, there or not.
+
+    None without Playwright, or where its driver does not start.
+    """
+    if driver_problem():
         return None
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         return playwright.chromium.executable_path
 
@@ -134,6 +148,11 @@ def main(argv: list[str] | None = None) -> None:
     path = find() or (install() if arguments.install else None)
     if path is None:
         raise UserError("no browser is here; 'make test' brings one")
+    if arguments.install and (problem := driver_problem()):
+        raise UserError(
+            f"Playwright, which drives the browser in the tests, does not start: {problem}; "
+            "install what it lacks (Debian and Ubuntu: apt-get install libatomic1)"
+        )
     print(Path(path))
 
 
