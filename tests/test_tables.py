@@ -9,6 +9,7 @@ from benchmarks import (
     accuracy,
     cores,
     datasets,
+    first_run,
     growth,
     handwriting,
     killed,
@@ -213,6 +214,18 @@ def test_the_table_of_large(refusal):
     ]
     measured[2]["digest"] = "bb"
     assert "mapped gives other bytes" in refusal(large.table, measured)
+
+
+def test_the_table_of_first_run():
+    measured = [
+        {"what": "make a", "seconds": "90", "megabytes": "640", "disk": "3260000000"},
+        {"what": "make b", "seconds": "45", "megabytes": "0", "disk": "40000000"},
+    ]
+    assert lines(first_run.table(measured)) == [
+        ["make a", "1.5 min", "0.6 GB", "3.3 GB"],
+        ["make b", "0.8 min", "–", "0.0 GB"],
+        [""],
+    ]
 
 
 def test_the_table_of_killed():

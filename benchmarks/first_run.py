@@ -1,0 +1,99 @@
+"""Measure what the README's two commands take on a fresh clone: time, download, room on the disk.
+
+    python -m benchmarks.first_run
+
+Clones HEAD into a temporary folder and runs there `make repro`, `make test`, and `make repro` once
+more with another learning rate. pip has no cache, and downloads as much as it says; a browser that
+is brought, and the data, come on top. Not where uv is on PATH: it does not say how much it loads.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.rows import ROOT, Rows, append, markdown
+from cnn.errors import UserError, run
+from tools.environment import uv
+
+COMMANDS = {
+    "`make repro`, the first time": "make repro",
+    "`make test`, then": "make test",
+    "`make repro` after a change of the training": "make repro",
+}
+TOLD = re.compile(r"packages fetched \(([\d,]+) MB\)")
+
+
+def room(folder: Path) -> int:
+    """Return the bytes that a folder takes on the disk."""
+    told = subprocess.run(["du", "-s", "-B1", folder], capture_output=True, text=True, check=True)
+    return int(told.stdout.split()[0])
+
+
+def measure(rows: Rows, clone: Path, title: str, environment: dict[str, str]) -> None:
+    """Run a command of COMMANDS in a clone and add its row."""
+    before, began = room(clone), time.monotonic()
+    done = subprocess.run(
+        COMMANDS[title].split(), cwd=clone, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    seconds = time.monotonic() - began
+    if done.returncode:
+        print(done.stdout)
+        raise UserError(f"'{COMMANDS[title]}' failed in a fresh clone")
+    fetched = 0
+    for block in done.stdout.split("installing ")[1:]:  # of each file with requirements
+        fetched += int(TOLD.findall(block)[-1].replace(",", ""))
+    append(
+        "first_run",
+        rows,
+        what=title,
+        seconds=f"{seconds:.0f}",
+        megabytes=fetched,
+        disk=room(clone) - before,
+    )
+
+
+def table(rows: Rows) -> str:
+    """Return the table of what the commands take."""
+    lines = []
+    for row in rows:
+        seconds, fetched, disk = (float(row[key]) for key in ("seconds", "megabytes", "disk"))
+        takes = f"{seconds / 60:.1f} min"
+        downloads = f"{fetched / 1000:.1f} GB" if fetched else "–"
+        lines.append([row["what"], takes, downloads, f"{disk / 1e9:.1f} GB"])
+    return markdown(["", "takes", "downloads", "on disk"], lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args(argv)
+    if uv():
+        raise UserError("uv is on PATH: it does not say how much it downloads; run it without")
+    rows: Rows = []
+    environment = os.environ | {"PIP_NO_CACHE_DIR": "1"}
+    # As in a shell in which no environment is active.
+    own = str(ROOT / ".venv/bin")
+    environment["PATH"] = os.pathsep.join(
+        folder for folder in os.environ["PATH"].split(os.pathsep) if folder != own
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        clone = Path(folder) / "clone"
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+        for number, title in enumerate(COMMANDS):
+            if number == 2:
+                params = clone / "params.yaml"
+                text = params.read_text()
+                changed = re.sub(r"(\n  learning_rate: )\S+", r"\g<1>0.0015", text)
+                assert changed != text
+                params.write_text(changed)
+            measure(rows, clone, title, environment)
+    print(table(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))
