@@ -7,7 +7,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: help repro test verify faults repair check fast accurate fashion seeds experiments draw offline-plots lock clean
 
 help:                    ## say what there is
-	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1|/p' Makefile | column -t -s '|'
+	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1|/p' Makefile | \
+	  while IFS='|' read -r name what; do printf '%-20s  %s\n' "$$name" "$$what"; done
 
 repro: .venv/run         ## run the pipeline: what has changed, and no more
 	dvc repro

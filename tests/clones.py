@@ -36,7 +36,7 @@ def environment(clone: Path) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("DVC_", "GIT_", "XDG_", "PYTEST_", "PYTHON", *SWITCHES))
+        if not name.startswith(("DVC_", "GIT_", "XDG_", "PYTEST_", "PYTHONDONT", *SWITCHES))
     }
     return kept | {
         "HOME": str(home),
