@@ -74,8 +74,9 @@ def main(argv: list[str] | None = None) -> int:
     if uv():
         raise UserError("uv is on PATH: it does not say how much it downloads; run it without")
     rows: Rows = []
-    environment = os.environ | {"PIP_NO_CACHE_DIR": "1"}
-    # As in a shell in which no environment is active.
+    # As in a fresh shell: no environment is active, and Python may keep what it compiles.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL"))}
+    environment["PIP_NO_CACHE_DIR"] = "1"
     own = str(ROOT / ".venv/bin")
     environment["PATH"] = os.pathsep.join(
         folder for folder in os.environ["PATH"].split(os.pathsep) if folder != own
