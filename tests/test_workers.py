@@ -47,13 +47,15 @@ def team(monkeypatch):
 
     def make(index=0):
         made.append(Team(TWO._replace(index=index), Met({1 - index: ours}, 0, b"")))
-        return made[0]
+        return made[-1]
 
     make.ended = told
     yield make, theirs
-    made[0].released.set()  # what is gone from now on is no fault
+    for each in made:
+        each.released.set()  # what is gone from now on is no fault
     theirs.close()
-    made[0].watcher.join()
+    for each in made:  # while `_exit` is still the one above
+        each.watcher.join()
 
 
 def heard(theirs, seconds=5.0) -> dict:
@@ -283,5 +285,6 @@ def test_when_one_is_killed_the_other_ends_and_the_next_run_goes_on_alone(
 
 def test_the_shares_of_two_workers_are_every_other_shard(team):
     make, _ = team
-    assert (make().share.index, make().share.of) == (0, 2)
+    share = make().share
+    assert (share.index, share.of) == (0, 2)
     assert json.loads(config(["a:1", "b:2"], 1))["task"] == {"type": "worker", "index": 1}
