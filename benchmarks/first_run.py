@@ -9,6 +9,7 @@ is brought, and the data, come on top. Not where uv is on PATH: it does not say 
 
 import argparse
 import os
+import platform
 import re
 import subprocess
 import tempfile
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from benchmarks.rows import ROOT, Rows, append, markdown
 from cnn.errors import UserError, run
+from cnn.runtime import cores
 from tools.environment import uv
 
 COMMANDS = {
@@ -53,6 +55,8 @@ def measure(rows: Rows, clone: Path, title: str, environment: dict[str, str]) ->
         seconds=f"{seconds:.0f}",
         megabytes=fetched,
         disk=room(clone) - before,
+        cores=cores(),
+        python=platform.python_version(),
     )
 
 
@@ -63,8 +67,11 @@ def table(rows: Rows) -> str:
         seconds, fetched, disk = (float(row[key]) for key in ("seconds", "megabytes", "disk"))
         takes = f"{seconds / 60:.1f} min"
         downloads = f"{fetched / 1000:.1f} GB" if fetched else "–"
-        lines.append([row["what"], takes, downloads, f"{disk / 1e9:.1f} GB"])
-    return markdown(["", "takes", "downloads", "on disk"], lines)
+        lines.append([row["what"], takes, downloads, f"{disk / 1e9:.1f} GB" if fetched else "–"])
+    return (
+        f"{markdown(['', 'takes', 'downloads', 'on disk'], lines)}\n\nOn {rows[0]['cores']} cores, "
+        f"with Python {rows[0]['python']} and nothing in pip's cache."
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -49,6 +49,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "reading": lambda: reading.table(read("reading")),
     "training": lambda: training.table(read("training"), read("arithmetic", needed=False)),
     "whole": lambda: whole.table(read("whole")),
+    "worker_delays": lambda: workers.table_of_delays(read("worker_delays")),
     "worker_faults": lambda: workers.table_of_faults(read("worker_faults")),
     "workers": lambda: workers.table(read("workers")),
 }

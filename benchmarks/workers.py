@@ -1,6 +1,7 @@
 """Train on several workers: the bytes, the time of a step, and what becomes of faults.
 
     python -m benchmarks.workers [--workers 1 2 4 8] [--rates 0 1000] [--recipe accurate]
+    python -m benchmarks.workers --delays 0 1 20
     python -m benchmarks.workers --faults 10
 
 All workers run on this machine, in a network namespace of their own (Linux, as root, with `ip` and
@@ -8,11 +9,11 @@ All workers run on this machine, in a network namespace of their own (Linux, as 
 `make repro` leaves. Each row has the hash of the model; the program stops if it is not that of one
 worker. A recipe is trained so as well, without a limit. With --faults each fault is tried so many
 times on a small training of two workers: all must end within a minute, with one line each, and the
-next run, alone, must give the bytes of an undisturbed one.
+next run, alone, must give the bytes of an undisturbed one. With --delays each worker has a network
+of its own, and a packet takes so many milliseconds to another's.
 """
 
 import argparse
-import ctypes
 import hashlib
 import os
 import signal
@@ -20,9 +21,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from threading import Thread
 
+from benchmarks import delay
 from benchmarks.rows import ROOT, Rows, append, count, markdown, names, write_params
 from cnn import data
 from cnn.errors import UserError, run
@@ -33,15 +36,13 @@ TRAIN, VALIDATION = Path("data/prepared/train.npz"), Path("data/prepared/validat
 PORT = 20000
 BATCH = 64
 DEFAULT = "default"
-NEW_NETWORK = 0x40000000  # CLONE_NEWNET of Linux' unshare(2)
 SMALL = {"epochs": 60, "filters": [8, 16], "dense_units": 32, "batch_size": 32, "shards": 2}
 WITHIN = 60  # seconds in which all must have ended
 
 
 def network(rate: int) -> None:
     """Let what is started from now on have a network of its own; `rate` in Mbit/s, 0 is none."""
-    if ctypes.CDLL(None, use_errno=True).unshare(NEW_NETWORK):
-        raise UserError(f"no network of its own: {os.strerror(ctypes.get_errno())}; run it as root")
+    delay.unshare()
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     if rate:
         words = f"tc qdisc add dev lo root tbf rate {rate}mbit burst 256kb latency 200ms"
@@ -57,23 +58,38 @@ def first(folder: Path, source: Path, n: int) -> Path:
 
 
 def start(
-    folder: Path, training: Path, validation: Path, n: int, index: int, params: str = "params.yaml"
+    folder: Path,
+    training: Path,
+    validation: Path,
+    n: int,
+    index: int,
+    params: str = "params.yaml",
+    namespaces: list[int] | None = None,
 ) -> subprocess.Popen:
-    """Start the train stage as worker `index` of n; it writes into `folder`."""
-    told = (
-        {"TF_CONFIG": config([f"127.0.0.1:{PORT + i}" for i in range(n)], index)} if n > 1 else {}
-    )
+    """Start the train stage as worker `index` of n; it writes into `folder`.
+
+    Its network is this process's, or its own, one of `namespaces`.
+    """
+    hosts = [delay.host(i) if namespaces else "127.0.0.1" for i in range(n)]
+    addresses = [f"{host}:{PORT + i}" for i, host in enumerate(hosts)]
+    told = {"TF_CONFIG": config(addresses, index)} if n > 1 else {}
     words = [f"--params={folder / params}", f"--train={training}", f"--validation={validation}"]
     words += [f"--model={folder / 'cnn.keras'}", f"--history={folder / 'training.csv'}"]
     words += [f"--environment={folder / 'environment.json'}"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    if namespaces:
+        pipes["preexec_fn"] = partial(delay.enter, namespaces[index])
     command = [sys.executable, "-m", "stages.train", *words]
     return subprocess.Popen(command, cwd=ROOT, env=os.environ | told, **pipes)
 
 
-def train(folder: Path, training: Path, validation: Path, n: int) -> tuple[str, list[float]]:
+def train(
+    folder: Path, training: Path, validation: Path, n: int, namespaces: list[int] | None = None
+) -> tuple[str, list[float]]:
     """Train on n workers; return the hash of the model, and when the chief told of each epoch."""
-    team = [start(folder, training, validation, n, index) for index in range(n)]
+    team = [
+        start(folder, training, validation, n, index, namespaces=namespaces) for index in range(n)
+    ]
     told = [time.perf_counter() for line in team[0].stdout if line.startswith("epoch ")]
     said = [process.communicate()[1] for process in team]
     if any(process.returncode for process in team):
@@ -106,6 +122,45 @@ def measure(rows: Rows, workers: list[int], rate: int, recipe: str, steps: int) 
             )
             if models[n] != models[workers[0]]:
                 raise UserError(f"{n} workers give another model than {workers[0]}")
+
+
+def measure_delays(rows: Rows, workers: list[int], milliseconds: list[float], steps: int) -> None:
+    """Add a row per number of workers and delay; the model must be that of one worker."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_params(folder / "params.yaml", train={"epochs": 2, "shards": max(workers)})
+        training = first(folder, TRAIN, BATCH * steps)
+        validation = first(folder, VALIDATION, BATCH)
+        alone, _ = train(folder, training, validation, 1)
+        for n in [n for n in workers if n > 1]:
+            for each in milliseconds:
+                with delay.delayed(n, each / 1000) as namespaces:
+                    model, told = train(folder, training, validation, n, namespaces)
+                append(
+                    "worker_delays",
+                    rows,
+                    workers=n,
+                    delay=f"{each:g}",
+                    milliseconds=f"{1000 * (told[1] - told[0]) / steps:.1f}",
+                    model=model,
+                )
+                if model != alone:
+                    raise UserError(f"{n} workers give another model than one")
+
+
+def table_of_delays(rows: Rows) -> str:
+    """Return the table of the steps' times where packets take theirs."""
+    delays, lines = names(rows, "delay"), []
+    for n in names(rows, "workers"):
+        times = {row["delay"]: float(row["milliseconds"]) for row in rows if row["workers"] == n}
+        more = (times[delays[-1]] - times[delays[0]]) / (float(delays[-1]) - float(delays[0]))
+        lines.append([n, *(f"{times[each]:.0f}" for each in delays), f"{more:.1f}"])
+    titles = ["workers", *(f"ms a step, packets take {each} ms" for each in delays)]
+    same = "the same to the bit" if len({row["model"] for row in rows}) == 1 else "DIFFERENT"
+    return (
+        f"{markdown([*titles, 'times the delay'], lines)}\n\nThe models are {same}. *Times the "
+        f"delay*: what a step takes longer at {delays[-1]} ms than at {delays[0]} ms, in delays."
+    )
 
 
 def table(rows: Rows) -> str:
@@ -250,10 +305,15 @@ def main(argv: list[str] | None = None) -> int:
     arguments.add_argument("--recipe", default="accurate", metavar="NAME")
     arguments.add_argument("--steps", type=count, default=100, metavar="N")
     arguments.add_argument("--faults", type=count, metavar="TIMES")
+    arguments.add_argument("--delays", type=float, nargs="+", metavar="MS")
     given = arguments.parse_args(argv)
     if given.faults:
         return int(try_faults(given.faults) > 0)
     rows: Rows = []
+    if given.delays:
+        measure_delays(rows, given.workers, given.delays, given.steps)
+        print(table_of_delays(rows))
+        return 0
     for rate, recipe in [(0, given.recipe), *((rate, DEFAULT) for rate in given.rates)]:
         measure(rows, given.workers, rate, recipe, given.steps)
     print(table(rows))

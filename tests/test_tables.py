@@ -217,14 +217,15 @@ def test_the_table_of_large(refusal):
 
 
 def test_the_table_of_first_run():
+    with_ = {"cores": "2", "python": "3.13.5"}
     measured = [
-        {"what": "make a", "seconds": "90", "megabytes": "640", "disk": "3260000000"},
-        {"what": "make b", "seconds": "45", "megabytes": "0", "disk": "40000000"},
+        {"what": "make a", "seconds": "90", "megabytes": "640", "disk": "3260000000", **with_},
+        {"what": "make b", "seconds": "45", "megabytes": "0", "disk": "40000000", **with_},
     ]
     assert lines(first_run.table(measured)) == [
         ["make a", "1.5 min", "0.6 GB", "3.3 GB"],
-        ["make b", "0.8 min", "–", "0.0 GB"],
-        [""],
+        ["make b", "0.8 min", "–", "–"],
+        ["On 2 cores, with Python 3.13.5 and nothing in pip's cache."],
     ]
 
 
@@ -241,6 +242,16 @@ def test_the_table_of_killed():
         ["killed 2 times", "330 s", "3.5 s (2.0 to 5.0)"],
         ["The models are the same to the bit; an epoch takes 10 s."],
     ]
+
+
+def test_the_table_of_delays_of_workers():
+    measured = [
+        {"workers": "2", "delay": delay, "milliseconds": took, "model": "a"}
+        for delay, took in (("0", "15"), ("1", "20.4"), ("20", "105"))
+    ]
+    (line, (text,)) = lines(workers.table_of_delays(measured))
+    assert line == ["2", "15", "20", "105", "4.5"]
+    assert text.startswith("The models are the same to the bit. ")
 
 
 def test_the_table_of_faults_of_workers():
