@@ -122,6 +122,7 @@ def follow_parent() -> None:
     from multiprocessing import parent_process
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is sent to both; the parent speaks
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
 
 
@@ -136,6 +137,13 @@ def beside(workers: int) -> Iterator["ProcessPoolExecutor"]:
 
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, spawn, follow_parent) as pool:
+        # A Ctrl-C waits until they have started, where Python would tell of it with a traceback.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            for _ in range(workers):
+                pool.submit(os.getpid)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         try:
             yield pool
         except BaseException:

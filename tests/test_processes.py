@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cnn import processes
@@ -144,3 +145,37 @@ def test_processes_beside_end_at_once_when_the_block_is_left():
             time.sleep(0.01)
         raise KeyboardInterrupt
     assert time.monotonic() - began < 300
+
+
+def test_ctrl_c_while_one_beside_starts_is_one_line(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text("""if True:
+        import sys, time
+        from cnn.errors import run
+        from cnn.processes import beside
+
+        if __name__ == "__mp_main__":  # imported by the process beside
+            time.sleep(60)
+
+        def main():
+            with beside(1) as pool:
+                print("started", flush=True)
+                pool.submit(time.sleep, 60).result()
+
+        if __name__ == "__main__":
+            sys.exit(run(main))
+    """)
+    with subprocess.Popen(
+        [sys.executable, program], env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stdout.readline() == "started\n"
+        time.sleep(1)
+        for beside in psutil.Process(process.pid).children():  # which may be the first to get it
+            beside.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+
+    assert errors == "interrupted: what was not finished is not written\n"
+    assert process.returncode == 130
