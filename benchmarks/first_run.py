@@ -20,6 +20,7 @@ from benchmarks.rows import ROOT, Rows, append, markdown
 from cnn.errors import UserError, run
 from cnn.runtime import cores
 from tools.environment import uv
+from tools.verify import clone
 
 COMMANDS = {
     "`make repro`, the first time": "make repro",
@@ -35,11 +36,11 @@ def room(folder: Path) -> int:
     return int(told.stdout.split()[0])
 
 
-def measure(rows: Rows, clone: Path, title: str, environment: dict[str, str]) -> None:
+def measure(rows: Rows, here: Path, title: str, environment: dict[str, str]) -> None:
     """Run a command of COMMANDS in a clone and add its row."""
-    before, began = room(clone), time.monotonic()
+    before, began = room(here), time.monotonic()
     done = subprocess.run(
-        COMMANDS[title].split(), cwd=clone, env=environment, stdout=subprocess.PIPE, text=True
+        COMMANDS[title].split(), cwd=here, env=environment, stdout=subprocess.PIPE, text=True
     )
     seconds = time.monotonic() - began
     if done.returncode:
@@ -54,7 +55,7 @@ def measure(rows: Rows, clone: Path, title: str, environment: dict[str, str]) ->
         what=title,
         seconds=f"{seconds:.0f}",
         megabytes=fetched,
-        disk=room(clone) - before,
+        disk=room(here) - before,
         cores=cores(),
         python=platform.python_version(),
     )
@@ -89,16 +90,15 @@ def main(argv: list[str] | None = None) -> int:
         folder for folder in os.environ["PATH"].split(os.pathsep) if folder != own
     )
     with tempfile.TemporaryDirectory() as folder:
-        clone = Path(folder) / "clone"
-        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
-        for number, title in enumerate(COMMANDS):
-            if number == 2:
-                params = clone / "params.yaml"
-                text = params.read_text()
-                changed = re.sub(r"(\n  learning_rate: )\S+", r"\g<1>0.0015", text)
-                assert changed != text
-                params.write_text(changed)
-            measure(rows, clone, title, environment)
+        here = Path(folder) / "clone"
+        clone(ROOT, here)
+        *first, changed = COMMANDS
+        for title in first:
+            measure(rows, here, title, environment)
+        params = here / "params.yaml"
+        rate = re.compile(r"(?<=\n  learning_rate: )\S+")
+        params.write_text(rate.sub("0.0015", params.read_text()))
+        measure(rows, here, changed, environment)
     print(table(rows))
     return 0
 

@@ -22,16 +22,16 @@ from cnn import resume
 from cnn.errors import UserError, run
 from cnn.params import read_yaml
 from tools.recipe import load
-from tools.verify import environment_for_clone, outputs
+from tools.verify import clone, environment_for_clone, outputs
 
 MODEL = "models/cnn.keras"
 
 
-def started(clone: Path, recipe: str) -> subprocess.Popen:
+def started(here: Path, recipe: str) -> subprocess.Popen:
     return subprocess.Popen(
         ["make", "--old-file=.venv/run", recipe],  # the environment is this clone's
-        cwd=clone,
-        env=environment_for_clone() | {"DVC_SITE_CACHE_DIR": str(clone.parent / "site")},
+        cwd=here,
+        env=environment_for_clone() | {"DVC_SITE_CACHE_DIR": str(here.parent / "site")},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -39,24 +39,24 @@ def started(clone: Path, recipe: str) -> subprocess.Popen:
     )
 
 
-def finished(process: subprocess.Popen, clone: Path) -> str:
+def finished(process: subprocess.Popen, here: Path) -> str:
     """Wait for a run that must succeed; return the hash of its model."""
     said = process.communicate()[1]
     if process.returncode:
         raise UserError(f"a run failed: {' '.join(said.split())}")
-    return outputs(read_yaml(clone / "dvc.lock")["stages"])[MODEL]
+    return outputs(read_yaml(here / "dvc.lock")["stages"])[MODEL]
 
 
-def kill(process: subprocess.Popen, clone: Path, began: float) -> float:
+def kill(process: subprocess.Popen, here: Path, began: float) -> float:
     """Kill all processes of a run; return the seconds that are lost."""
-    state = resume.path_beside(clone / MODEL)
+    state = resume.path_beside(here / MODEL)
     os.killpg(process.pid, signal.SIGKILL)
     now = time.time()
     process.communicate()
     return now - max(began, state.stat().st_mtime if state.is_file() else 0.0)
 
 
-def measure(rows: Rows, clone: Path, recipe: str, kills: int, chance: random.Random) -> None:
+def measure(rows: Rows, here: Path, recipe: str, kills: int, chance: random.Random) -> None:
     """Add a row of the undisturbed run, one per kill, and one of the run that ends."""
 
     def row(run: str, seconds: float, lost: object = "", model: str = "") -> None:
@@ -65,15 +65,15 @@ def measure(rows: Rows, clone: Path, recipe: str, kills: int, chance: random.Ran
         )
 
     began = time.time()
-    right = finished(started(clone, recipe), clone)
+    right = finished(started(here, recipe), here)
     whole = time.time() - began
     row("undisturbed", whole, model=right)
-    subprocess.run(["git", "checkout", "--quiet", "."], cwd=clone, check=True)
+    subprocess.run(["git", "checkout", "--quiet", "."], cwd=here, check=True)
     # What ran is not to be had from DVC's cache.
-    subprocess.run(["rm", "-rf", ".dvc/cache", MODEL], cwd=clone, check=True)
+    subprocess.run(["rm", "-rf", ".dvc/cache", MODEL], cwd=here, check=True)
     done = 0
     while True:
-        began, process = time.time(), started(clone, recipe)
+        began, process = time.time(), started(here, recipe)
         if done == kills:
             break
         try:
@@ -81,9 +81,9 @@ def measure(rows: Rows, clone: Path, recipe: str, kills: int, chance: random.Ran
             break
         except subprocess.TimeoutExpired:
             done += 1
-            lost = kill(process, clone, began)
+            lost = kill(process, here, began)
             row("killed", time.time() - began, f"{lost:.1f}")
-    model = finished(process, clone)
+    model = finished(process, here)
     row("last", time.time() - began, model=model)
     if model != right:
         raise UserError(f"killed {done} times, it gives another model")
@@ -121,11 +121,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     rows: Rows = []
     with tempfile.TemporaryDirectory() as folder:
-        clone = Path(folder) / "clone"
-        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
-        (clone / ".venv").symlink_to((ROOT / ".venv").resolve())
+        here = Path(folder) / "clone"
+        clone(ROOT, here)
+        (here / ".venv").symlink_to((ROOT / ".venv").resolve())
         chance = random.Random(arguments.seed)
-        measure(rows, clone, arguments.recipe, arguments.kills, chance)
+        measure(rows, here, arguments.recipe, arguments.kills, chance)
     print(table(rows))
     return 0
 
