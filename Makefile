@@ -10,16 +10,16 @@ help:                    ## say what there is
 	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1|/p' Makefile | \
 	  while IFS='|' read -r name what; do printf '%-20s  %s\n' "$$name" "$$what"; done
 
-repro: .venv/run         ## run the pipeline: what has changed, and no more
+repro: .venv/built         ## run the pipeline: what has changed, and no more
 	dvc repro
 
-test: .venv/browser      ## run the tests
+test: .venv/built .venv/browser     ## run the tests
 	pytest
 
-verify: .venv/run        ## prove that the committed results are what the committed code gives
+verify: .venv/built        ## prove that the committed results are what the committed code gives
 	python -m tools.verify
 
-faults: .venv/development ## break the pipeline on purpose: kills, full disks, damaged and hostile files
+faults: .venv/built .venv/development ## break the pipeline on purpose: kills, full disks, damaged and hostile files
 	python -m tests.faults
 
 repair: .venv/run        ## remove what is damaged in DVC's cache and outputs
@@ -40,6 +40,11 @@ check: .venv/development ## lint
 	@$(BIN)/dvc config --local core.site_cache_dir "$(CURDIR)/.dvc/tmp/site"
 	@touch $@
 
+# The arithmetic, in C: a few seconds.
+.venv/built: $(wildcard cnn/kernels/*.[ch]) cnn/kernels/build.py requirements-compiler.txt .venv/run
+	@$(BIN)/python -m cnn.kernels
+	@touch $@
+
 .venv/development: requirements-dev.txt .venv/run
 	@$(BIN)/python tools/environment.py $<
 	@touch $@
@@ -49,9 +54,9 @@ check: .venv/development ## lint
 	@$(BIN)/python -m tools.browser --install > $@.path && mv $@.path $@ || { rm -f $@.path; exit 1; }
 
 # Recipes: sets of parameters in recipes/, each run as a DVC experiment that bears its name.
-fast: .venv/run          ## run the recipe for 99 % in a few seconds, as an experiment
-accurate: .venv/run      ## run the recipe for 99.6 %, and for other people's handwriting
-fashion: .venv/run       ## run the default on Fashion-MNIST
+fast: .venv/built          ## run the recipe for 99 % in a few seconds, as an experiment
+accurate: .venv/built      ## run the recipe for 99.6 %, and for other people's handwriting
+fashion: .venv/built       ## run the default on Fashion-MNIST
 fast accurate fashion:
 	python -m tools.recipe $@
 
@@ -59,10 +64,10 @@ experiments: .venv/run   ## show the experiments: metrics and the parameters tha
 	dvc exp show --no-pager --hide-workspace --only-changed --sort-by accuracy --sort-order desc \
 	  --drop '.*/|.*\.yaml|accuracy_|Created|State|Executor'
 
-seeds: .venv/run         ## train RECIPE (default: params.yaml) with N=10 seeds, JOBS at a time
+seeds: .venv/built         ## train RECIPE (default: params.yaml) with N=10 seeds, JOBS at a time
 	python -m tools.seeds $(RECIPE) $(if $(N),--n $(N)) $(if $(JOBS),--jobs $(JOBS))
 
-draw: .venv/run          ## draw a digit in the browser and see it read
+draw: .venv/built          ## draw a digit in the browser and see it read
 	python -m handwriting.draw
 
 offline-plots: .venv/development ## let `dvc plots` draw without a network, in this clone
@@ -75,6 +80,7 @@ lock: .venv/development  ## take the newest versions that the .in files admit; p
 	$(COMPILE) requirements.in --output-file requirements.txt
 	$(COMPILE) requirements-remotes.in --output-file requirements-remotes.txt
 	$(COMPILE) requirements-dev.in --output-file requirements-dev.txt
+	$(COMPILE) requirements-compiler.in --output-file requirements-compiler.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	python -m tools.packages
 

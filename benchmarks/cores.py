@@ -15,58 +15,40 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import statistics
 import sys
 import time
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.rows import Rows, append, count, last_line, markdown, names, parser, ranged
-from cnn import data, engine, model, runtime
+from cnn import data, engine, kernels, runtime
 from cnn.errors import UserError, run
 from cnn.params import load
-from cnn.runtime import keras
 from stages.train import TrainParams
 
 SHARDS = (2, 4, 8, 16)
-STEPS = 150
+STEPS = 300
 BASE = "4"
 
 
-def second_pass(
-    params: TrainParams, images: NDArray[np.float32], labels: NDArray[np.int64], classes: int
-) -> tuple[float, keras.Model]:
-    """Train twice on images (n, h, w, c) and labels (n,); return the second pass' seconds.
-
-    The network comes with them. The first pass makes the graph, and warms up.
-    """
-    n = len(images)
-    network = model.build(params, images.shape[1:], classes)
-    model.compile_for(network, params, 2 * -(-n // params.batch_size))
-    given = engine.in_tensorflow(images), engine.in_tensorflow(labels)
-    epoch = engine.compiled_epoch(
-        network, *given, params.batch_size, params.shards, params.seed, params
-    )
-    shuffle = np.random.default_rng(params.seed)
-    float(epoch(shuffle.permutation(n))[0])
-    began = time.perf_counter()
-    float(epoch(shuffle.permutation(n))[0])
-    return time.perf_counter() - began, network
-
-
 def milliseconds(shards: int, cores: int) -> tuple[float, str]:
-    """Return the time of a step on `cores` cores, and the MD5 of the weights after 2 x STEPS."""
-    ours = sorted(os.sched_getaffinity(0))[:cores]
-    os.sched_setaffinity(0, ours)  # before TensorFlow asks how many there are
+    """Return the time of a step on `cores` threads, and the MD5 of the weights after 2 x STEPS."""
     params = load("params.yaml", "train", TrainParams).model_copy(update={"shards": shards})
     images, labels, classes = data.load("data/prepared/train.npz")
-    n = STEPS * params.batch_size
-    runtime.start_tensorflow(params.seed)
-    seconds, network = second_pass(params, images[:n], labels[:n], len(classes))
-    weights = b"".join(array.tobytes() for array in network.get_weights())
-    return 1000 * seconds / STEPS, hashlib.md5(weights).hexdigest()
+    network = params.network(images.shape[1:], len(classes))
+    built, recipe = kernels.load(), engine.recipe_of(params)
+    state = built.initial_weights(network, params.seed)
+    order = np.random.default_rng(params.seed).permutation(len(labels))
+    rates = np.full(STEPS, params.learning_rate, np.float32)
+    for step in (0, STEPS):  # the first pass warms up
+        places = order[step * params.batch_size : (step + STEPS) * params.batch_size]
+        began = time.perf_counter()
+        built.train(
+            network, recipe, state, images, labels, places, step, rates, rates, threads=cores
+        )
+        seconds = time.perf_counter() - began
+    return 1000 * seconds / STEPS, hashlib.md5(state.weights.tobytes()).hexdigest()
 
 
 def measure(rounds: int) -> Rows:

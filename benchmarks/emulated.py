@@ -12,13 +12,13 @@ on the first test images.
 import argparse
 import multiprocessing.process
 import os
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+import platform
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 
 from benchmarks.rows import RAW, ROOT, count, stage_command, write_params
-from cnn import data, processes
+from cnn import data, kernels
 from cnn.errors import UserError, run
 from cnn.params import read_section
 
@@ -27,43 +27,26 @@ HISTORY = Path("reports/train/training.csv")
 FEW = Path("few")  # the folder of the images that are trained on, validated with and tested with
 
 
-class Here:
-    """What evaluate needs of `processes.beside`, computing at once in this process."""
-
-    def __init__(self, *_: object):
-        pass
-
-    def __enter__(self) -> "Here":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def submit(self, function: Callable, *arguments: object) -> Future:
-        future: Future = Future()
-        future.set_result(function(*arguments))
-        return future
-
-
 def stay_in_this_process() -> None:
     """Let no stage start a process: it would run on the machine's own CPU, not on the emulated."""
 
     def start(process: multiprocessing.process.BaseProcess) -> None:
         raise RuntimeError(f"{process.name} would not run on the emulated CPU")
 
-    processes.beside = Here
     multiprocessing.process.BaseProcess.start = start
 
 
 def cpu() -> str:
-    """Return what numpy and its OpenBLAS take this CPU for; they ask the CPU itself."""
+    """Return what the kernels and numpy's OpenBLAS take this CPU for; they ask the CPU itself."""
     import threadpoolctl
-    from numpy._core._multiarray_umath import __cpu_features__
 
-    has = [name for name in ("AVX", "FMA3", "AVX2", "AVX512F") if __cpu_features__.get(name)]
     libraries = threadpoolctl.threadpool_info()
-    kernels = {each["architecture"] for each in libraries if each["user_api"] == "blas"}
-    return f"numpy finds {' '.join(has)}; OpenBLAS computes as on {', '.join(sorted(kernels))}"
+    blas = {each["architecture"] for each in libraries if each["user_api"] == "blas"}
+    level = list(kernels.build.levels())[kernels.widest()]
+    return (
+        f"{platform.machine()}, Python {platform.python_version()}: kernels '{level}', OpenBLAS "
+        f"as on {', '.join(sorted(blas))}"
+    )
 
 
 def first(source: Path, n: int) -> Path:

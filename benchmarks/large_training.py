@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cnn import ahead, data, engine, model, runtime
+from cnn import data, engine, kernels
 from cnn.errors import run
 from cnn.params import load
 from stages.train import TrainParams
@@ -38,35 +38,31 @@ def main(argv: list[str] | None = None) -> None:
     loading = time.perf_counter() - began
     if arguments.hold:
         images = np.array(images)
-    runtime.start_tensorflow(params.seed, params.instruction_set, params.precision)
-    images, labels = engine.in_tensorflow(images), engine.in_tensorflow(labels)
-    network = model.build(params, images.shape[1:], len(classes))
-    model.compile_for(network, params, arguments.steps)
-    take = engine.compiled_steps(
-        network, images, labels, params.batch_size, params.shards, params.seed, params
-    )
+    training = data.Data(images, labels, classes)
+    network = params.network(training.images.shape[1:], len(classes))
+    weights = kernels.load().initial_weights(network, params.seed)
     order = np.random.default_rng(params.seed).permutation(len(labels))
-    warm, last = (steps * params.batch_size for steps in (WARM_UP, WARM_UP + arguments.steps))
 
-    def done() -> int:
-        return int(network.optimizer.iterations.value)
+    def train(first: int, last: int) -> None:
+        places = order[first * params.batch_size : last * params.batch_size]
+        for _ in engine.epoch(params, network, weights, training, places, first, last):
+            pass
 
-    with ahead.reading(images, order[:last], params.batch_size, done):
-        take(order, 0, warm, 0.0, 0)
-        began, busy = time.perf_counter(), time.process_time()
-        faults = resource.getrusage(resource.RUSAGE_SELF).ru_majflt
-        take(order, warm, last, 0.0, 0)
-        faults = resource.getrusage(resource.RUSAGE_SELF).ru_majflt - faults
-        training, cpu = time.perf_counter() - began, time.process_time() - busy
+    train(0, WARM_UP)
+    began, busy = time.perf_counter(), time.process_time()
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_majflt
+    train(WARM_UP, WARM_UP + arguments.steps)
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_majflt - faults
+    seconds, cpu = time.perf_counter() - began, time.process_time() - busy
     digest = hashlib.sha256()
-    for variable in [*network.variables, *network.optimizer.variables]:
-        digest.update(np.asarray(variable).tobytes())
+    for array in weights[:3]:
+        digest.update(array.tobytes())
     own = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
     print(
         json.dumps(
             {
                 "loading": loading,
-                "training": training,
+                "training": seconds,
                 "cpu": cpu,
                 "faults": faults,
                 "own": 1024 * int(own[1]),

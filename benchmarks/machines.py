@@ -1,72 +1,138 @@
 """Does another CPU give other bytes? Run the pipeline on emulated ones and compare every file.
 
-    python -m benchmarks.machines [--cpus Haswell EPYC-Milan ...] [--steps 6] [--images 1000]
-                                  [--jobs 1]
+    python -m benchmarks.machines [--cpus Haswell neoverse-n1 ...] [--steps 6] [--images 1000]
+                                  [--jobs 1] [--arm FOLDER]
 
 Runs `benchmarks.emulated` (all stages but fetch, the training cut to a few steps) on this machine
-and then on each CPU that `qemu-x86_64` (Debian: qemu-user) is told to be. Reads what `make repro`
-leaves and writes nothing. Prints a line per CPU and, on standard error, how far it is. Exit code 1
-if a byte differs or a run fails.
+and then on each CPU that qemu-user is told to be. Reads what `make repro` leaves and writes
+nothing. Prints a line per CPU and, on standard error, how far it is. Exit code 1 if a byte differs
+or a run fails.
 
-An emulated CPU tells the features, family and caches of the real one, and by these numpy, OpenBLAS,
-TensorFlow and oneDNN choose how they compute. It has no AVX-512, whatever its name. A CPU takes
-minutes: what computes for a second on the machine, emulated computes for several minutes.
+An emulated CPU tells the features, family and caches of the real one, and by these the kernels,
+numpy and OpenBLAS choose how they compute. It has no AVX-512, whatever its name. An aarch64 needs a
+userland of its own in FOLDER, with Debian's Python and PyPI's wheels, made by `--make-arm`, as root
+(Debian: mmdebstrap, gcc-aarch64-linux-gnu).
 """
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.rows import count
+from benchmarks.rows import ROOT, count
 from cnn.errors import UserError, run
+from cnn.files import read_text
+from cnn.kernels import build
+from tools import packages
 from tools.repair import md5
 
-QEMU = "qemu-x86_64"
-# Makers and generations of CPUs with AVX2; `max` has every feature that is emulated.
-CPUS = ("Haswell", "Broadwell", "Skylake-Client", "EPYC-Rome", "EPYC-Milan", "max")
+QEMU, QEMU_ARM = "qemu-x86_64", "qemu-aarch64"
+# Makers and generations of CPUs; Westmere has no AVX, `max` every feature that is emulated.
+CPUS = ("Westmere", "Haswell", "Broadwell", "Skylake-Client", "EPYC-Rome", "EPYC-Milan", "max")
+ARM_CPUS = ("cortex-a72", "neoverse-n1")
+# What the stages import, of requirements.txt.
+ARM_PACKAGES = (
+    "annotated-types", "cloudpickle", "contourpy", "cycler", "deflate", "fonttools", "h5py",
+    "joblib", "kiwisolver", "matplotlib", "narwhals", "numpy", "packaging", "pandas", "pillow",
+    "psutil", "pydantic", "pydantic-core", "pyparsing", "python-dateutil", "ruamel-yaml",
+    "scikit-learn", "scipy", "seaborn", "six", "threadpoolctl", "tqdm", "typing-extensions",
+    "typing-inspection",
+)  # fmt: skip
+DEBIAN = "base-files,libc-bin,libc6,libgomp1,libstdc++6,python3,zlib1g"
 
 Digests = dict[str, str]  # file: MD5
 
 
-def emulator(cpus: Sequence[str]) -> str:
-    """Return the path of the emulator.
+def runner(cpu: str, arm: Path | None) -> tuple[list[str], dict[str, str]]:
+    """Return the command that starts Python on an emulated CPU, and its environment.
 
     Raises
     ------
     UserError
-        It is missing, or knows no such CPU.
+        The emulator is missing or knows no such CPU, or there is no userland for it.
     """
-    path = shutil.which(QEMU)
-    if path is None:
-        raise UserError(f"{QEMU}: is missing; install qemu-user (Debian's package)")
-    # It lists them and exits with 1.
-    asked = subprocess.run([path, "-cpu", "help"], capture_output=True, text=True, check=False)
-    if unknown := set(cpus) - set(asked.stdout.split()):
-        raise UserError(f"{min(unknown)}: is no CPU of {QEMU}; '{QEMU} -cpu help' names them")
-    return path
+    for name in (QEMU, QEMU_ARM):
+        path = shutil.which(name)
+        # It lists them and exits with 1.
+        asked = [path, "-cpu", "help"] if path else ["true"]
+        known = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split()
+        if path and cpu in known and not (name == QEMU_ARM and arm is None):
+            break
+    else:
+        raise UserError(
+            f"{cpu}: is no CPU of {QEMU} or, with --arm, of {QEMU_ARM}, or they are missing; "
+            "install qemu-user (Debian's package)"
+        )
+    if name == QEMU:
+        # OpenBLAS may have been told which CPU it is on; the emulated one tells itself.
+        told = {key: value for key, value in os.environ.items() if "OPENBLAS" not in key}
+        return [path, "-cpu", cpu, sys.executable], told
+    root, site = arm / "root", arm / "site"
+    if not (root.is_dir() and site.is_dir()):
+        raise UserError(f"{arm}: holds no userland; make it with --make-arm")
+    # Python looks for itself where it is told; everything else is the emulator's to find in root.
+    found = sorted(root.glob("usr/bin/python3.*[0-9]"))[0]
+    variables = {"PYTHONHOME": root / "usr", "PYTHONPATH": f"{ROOT}:{site}", "HOME": root}
+    variables |= {"PATH": "/nowhere", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [path, "-cpu", cpu, "-L", str(root), str(found)]
+    return command, {key: str(value) for key, value in variables.items()}
 
 
-def digests(prefix: Sequence[str], steps: int, images: int) -> Digests:
-    """Return what `benchmarks.emulated` writes when it is started by `prefix`.
+def make_arm(folder: Path) -> None:
+    """Make a userland of aarch64: Debian 12's Python, the locked wheels and the kernels."""
+    root, site = folder / "root", folder / "site"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        if not root.is_dir():
+            command = ["mmdebstrap", "--quiet", "--skip=check/qemu", "--architectures=arm64"]
+            command += ["--variant=extract", f"--include={DEBIAN}", "bookworm", root]
+            subprocess.run(command, check=True)
+        versions = packages.locked(read_text(ROOT / "requirements.txt"))
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", site, "--no-deps"]
+        pip += ["--only-binary=:all:", "--python-version=311", "--implementation=cp"]
+        pip += ["--disable-pip-version-check", "--upgrade"]
+        pip += [f"--platform=manylinux_2_{minor}_aarch64" for minor in (34, 28, 27, 26, 17)]
+        pip += ["--platform=manylinux2014_aarch64"]
+        subprocess.run([*pip, *(f"{name}=={versions[name]}" for name in ARM_PACKAGES)], check=True)
+        command, variables = runner(ARM_CPUS[0], folder)
+        ask = "from cnn.kernels import build; print(build.library('plain'))"
+        asked = subprocess.run(
+            [*command, "-c", ask], env=variables, capture_output=True, text=True, check=True
+        )
+        compiler = ["aarch64-linux-gnu-gcc", *build.FLAGS, *build.LIBRARY]
+        build.compiled(compiler, [build.HERE / "network.c"], Path(asked.stdout.strip()))
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise UserError(f"{folder}: no userland could be made: {error}") from None
+
+
+def digests(command: Sequence[str], variables: Mapping[str, str], *size: int) -> Digests:
+    """Return what `benchmarks.emulated` writes when it is run by a Python.
 
     Raises
     ------
     UserError
         It failed; with the last line that it said.
     """
+    steps, images = size
     with tempfile.TemporaryDirectory() as folder:
-        command = [*prefix, sys.executable, "-u", "-m", "benchmarks.emulated", folder]
-        command += ["--steps", str(steps), "--images", str(images)]
+        words = [*command, "-u", "-m", "benchmarks.emulated", folder]
+        words += ["--steps", str(steps), "--images", str(images)]
         # What the stages print tells how far they are. The emulator warns of every feature that it
         # lacks, once a thread.
         done = subprocess.run(
-            command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False
+            words,
+            cwd=ROOT,
+            env=dict(variables),
+            stdout=sys.stderr,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
         )
         if done.returncode:
             said = done.stderr.strip().splitlines() or ["no reason given"]
@@ -84,10 +150,12 @@ def differing(reference: Digests, found: Digests) -> list[str]:
     return sorted(name for name in files if reference.get(name) != found.get(name))
 
 
-def verdict(reference: Digests, prefix: Sequence[str], *size: int) -> tuple[bool, str]:
+def verdict(
+    reference: Digests, command: Sequence[str], variables: Mapping[str, str], *size: int
+) -> tuple[bool, str]:
     """Run on an emulated CPU; tell whether all is as in `reference`, and in words what is not."""
     try:
-        others = differing(reference, digests(prefix, *size))
+        others = differing(reference, digests(command, variables, *size))
     except UserError as error:
         return False, str(error)
     if others:
@@ -99,26 +167,34 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cpus", nargs="+", default=CPUS, metavar="NAME")
+    parser.add_argument("--cpus", nargs="+", metavar="NAME")
     parser.add_argument("--steps", type=count, default=6, metavar="N", help="of the training")
     parser.add_argument("--images", type=count, default=1000, metavar="N", help="of the test")
     parser.add_argument("--jobs", type=count, default=1, metavar="N", help="CPUs side by side")
+    parser.add_argument("--arm", type=Path, metavar="FOLDER", help="where aarch64's userland is")
+    parser.add_argument("--make-arm", action="store_true", help="make it there first")
     arguments = parser.parse_args(argv)
-    qemu, size = emulator(arguments.cpus), (arguments.steps, arguments.images)
+    arm, size = arguments.arm, (arguments.steps, arguments.images)
+    if arguments.make_arm:
+        if arm is None:
+            raise UserError("--make-arm: needs --arm FOLDER")
+        make_arm(arm.absolute())
+    cpus = arguments.cpus or (*CPUS, *(ARM_CPUS if arm else ()))
+    runners = {cpu: runner(cpu, arm and arm.absolute()) for cpu in cpus}
     try:
-        reference = digests([], *size)
+        reference = digests([sys.executable], os.environ, *size)
     except UserError as error:
         raise UserError(f"on this machine: {error}") from None
 
     def attempt(cpu: str) -> bool:
         print(f"{cpu} ...", file=sys.stderr, flush=True)
         began = time.perf_counter()
-        same, told = verdict(reference, [qemu, "-cpu", cpu], *size)
+        same, told = verdict(reference, *runners[cpu], *size)
         print(f"{cpu:<20} {told} ({time.perf_counter() - began:.0f} s)", flush=True)
         return same
 
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        return 0 if all(list(pool.map(attempt, arguments.cpus))) else 1
+        return 0 if all(list(pool.map(attempt, cpus))) else 1
 
 
 if __name__ == "__main__":

@@ -18,11 +18,10 @@ import numpy as np
 from ruamel.yaml import YAML
 
 from benchmarks.rows import write_params
-from cnn import data, runtime
-from cnn.engine import in_tensorflow
+from cnn import data, engine, kernels, runtime
 from cnn.errors import run
 from cnn.params import load
-from stages.train import TrainParams, train
+from stages.train import TrainParams
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -47,17 +46,25 @@ def main(argv: list[str] | None = None) -> None:
             more[copy * n : (copy + 1) * n] = np.roll(images, copy, axis=2)
         images, labels = more, np.tile(labels, arguments.copies)
         del more
-    runtime.start_tensorflow(params.seed, params.instruction_set, params.precision)
-    training = in_tensorflow(images), in_tensorflow(labels)
-    validation = in_tensorflow(validation.images), in_tensorflow(validation.labels)
+    training = data.Data(images, labels, classes)
     del images, labels
+    test = data.load("data/prepared/test.npz")
+    network = params.network(training.images.shape[1:], len(classes))
+    if params.engine == "keras":
+        runtime.start_tensorflow(params.seed, params.precision)
+        from cnn import model
     began = time.perf_counter()
-    network = train(params, training, validation, len(classes), lambda history: None)
+    if params.engine == "exact":
+        weights = engine.train(params, network, training, validation).weights
+    else:
+        fitted = model.fit(params, network, training, validation)
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    images, labels, _ = data.load("data/prepared/test.npz")
-    predicted = network.predict(images, batch_size=500, verbose=0).argmax(axis=1)
-    accuracy = float((predicted == labels).mean())
+    if params.engine == "exact":
+        probabilities, _ = kernels.load().predict(network, weights, test.images)
+    else:
+        probabilities = fitted.predict(test.images, batch_size=500, verbose=0)
+    accuracy = float((probabilities.argmax(axis=1) == test.labels).mean())
     print(json.dumps({"training": seconds, "peak": peak, "accuracy": accuracy}))
 
 

@@ -97,7 +97,9 @@ def ratios(
 
 
 def ranged(values: list[float]) -> str:
-    """Return the median and the range, with two decimals."""
+    """Return the median and the range, with two decimals; of a single value, itself."""
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 

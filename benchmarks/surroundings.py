@@ -7,8 +7,8 @@ have the recorded bytes. Exit code 1 if one has not. fetch takes the published d
 checked against its hash.
 
 Needs faketime and the locales de_DE.UTF-8 and tr_TR.UTF-8 (Debian: faketime, locales). Other
-Pythons are those that run as `python3.12` and `python3.13`. FOLDER is a Debian 13, with its own
-Python, glibc and zlib, that root makes and enters so:
+Pythons are those that run as `python3.12` and `python3.13`, and the system's own. FOLDER is a
+Debian 13, with its own Python, glibc and zlib, that root makes and enters so:
 
     debootstrap --include=ca-certificates,git,make,python3-venv trixie FOLDER
     mount --bind /proc FOLDER/proc
@@ -31,7 +31,7 @@ from stages.fetch import variable
 from tools.verify import clone, environment_for_clone, outputs
 
 REPRO = "dvc repro --force --quiet"
-LOCKED = f'make --silent .venv/run && PATH="$PWD/.venv/bin:$PATH" {REPRO}'  # with what is locked
+LOCKED = f'make --silent .venv/built && PATH="$PWD/.venv/bin:$PATH" {REPRO}'  # with what is locked
 
 
 class Surroundings(NamedTuple):
@@ -71,18 +71,16 @@ SURROUNDINGS = {
         f"cp -r ../configuration/. .; {REPRO}",
         {"MPLBACKEND": "svg", "MPLCONFIGDIR": "../configuration", "KERAS_HOME": "../configuration"},
     ),
-    "switches of TensorFlow and oneDNN": Surroundings(
-        REPRO,
+    "flags of compilers, switches of libraries": Surroundings(
+        f'make --silent .venv/built && PATH="$PWD/.venv/bin:$PATH" {REPRO}',
         {
-            "TF_ENABLE_ONEDNN_OPTS": "0",
-            "TF_NUM_INTRAOP_THREADS": "1",
-            "TF_DETERMINISTIC_OPS": "0",
-            "ONEDNN_DEFAULT_FPMATH_MODE": "BF16",
+            "CFLAGS": "-ffast-math -march=native",
+            "CPATH": "/nowhere",
             "OMP_NUM_THREADS": "1",
-            "XLA_FLAGS": "--xla_cpu_enable_fast_math=true",
             "KERAS_BACKEND": "jax",
         },
     ),
+    "kernels for AVX2": Surroundings(REPRO, {"CNN_KERNELS": "v3"}),
     "dvc exp run --temp": Surroundings("dvc exp run --force --temp --name here --quiet"),
     "dvc queue": Surroundings(
         "dvc exp run --force --queue --name here --quiet && dvc queue start --jobs 1 --quiet && "
@@ -90,7 +88,7 @@ SURROUNDINGS = {
     ),
     **{
         name: Surroundings(LOCKED, {"PYTHON": name}, needs=f"{name} -V")
-        for name in ("python3.12", "python3.13")
+        for name in ("python3.12", "python3.13", "/usr/bin/python3")
     },
 }
 # $ROOT is the folder, $CLONE the path that the clone has inside it.

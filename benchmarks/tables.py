@@ -15,12 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import (
-    accuracy,
     cores,
     datasets,
     first_run,
     growth,
-    guarantee,
     handwriting,
     killed,
     knobs,
@@ -36,12 +34,10 @@ from cnn.files import read_text, write_text
 from tools.recipe import load
 
 TABLES: dict[str, Callable[[], str]] = {
-    "accuracy": lambda: accuracy.table(read("accuracy")),
     "cores": lambda: cores.table(read("cores")),
     "datasets": lambda: datasets.table(read("datasets")),
     "first_run": lambda: first_run.table(read("first_run")),
     "growth": lambda: growth.table(read("growth")),
-    "guarantee": lambda: guarantee.table(read("guarantee")),
     "handwriting": lambda: handwriting.table(read("handwriting")),
     "killed": lambda: killed.table(read("killed")),
     "knobs": lambda: knobs.table(read("knobs")),

@@ -5,9 +5,10 @@
 Every round runs each candidate once, in turn, so that a machine that drifts drifts for all; ratios
 are taken round by round, and each round has another seed. The same work (5 epochs of 64) by
 Model.fit in the plain script, as TensorFlow comes, which leaves oneDNN off on a CPU without VNNI,
-and the other way round; by our stage, portable and native, in bfloat16 too where the CPU has it;
-and by PyTorch, where `.venv-torch` exists (see benchmarks/README.md). The recipes, the long one in
-the first rounds only. Beside it a matrix product, which says what the arithmetic alone would take.
+and the other way round; by the engine keras; by the kernels, the widest that the CPU has and those
+for AVX2; and by PyTorch, where `.venv-torch` exists (see benchmarks/README.md). The recipes, the
+long one in the first rounds only. Beside it a matrix product, which says what dense arithmetic
+alone would take.
 
 Writes results/training.csv, results/arithmetic.csv and results/training.png. Needs `make repro`'s
 data. `--draw` draws the picture from the rows that there are.
@@ -35,8 +36,9 @@ from benchmarks.rows import (
     read,
     spread,
 )
-from cnn import runtime
+from cnn import kernels
 from cnn.errors import UserError, run
+from cnn.kernels import build
 from tools import recipe
 
 FIT = "Keras fit"
@@ -46,11 +48,6 @@ TORCH = Path(".venv-torch/bin/python")
 # gradient of the first layer's input.
 FLOP_PER_IMAGE = 2 * (26**2 * 32 * 9 * 2 + 11**2 * 64 * 288 * 3 + (1600 * 128 + 128 * 10) * 3)
 IMAGES = 5 * 54_000
-
-
-def precisions() -> list[str]:
-    """Return what this CPU computes in without detours."""
-    return ["float32"] if runtime.lacks_bfloat16() else ["float32", "bfloat16"]
 
 
 def other_switch() -> tuple[str, str]:
@@ -66,18 +63,16 @@ def candidates(number: int, seed: int, folder: str) -> dict[str, list[object]]:
     found = {
         FIT: script,
         f"{FIT}, oneDNN {word}": ["env", f"TF_ENABLE_ONEDNN_OPTS={switch}", *script],
-        "default": ours(seed=seed),
-        "default, native": ours(seed=seed, instruction_set="native"),
+        "engine keras": ours(seed=seed, engine="keras"),
     }
-    if "bfloat16" in precisions():
-        half = {"instruction_set": "native", "precision": "mixed_bfloat16"}
-        found["default, native, bfloat16"] = ours(seed=seed, **half)
+    for place, level in enumerate(list(build.levels())[1 : kernels.widest() + 1]):
+        forced = ["env", f"{kernels.VARIABLE}={level}", *ours(seed=seed)]
+        found["default" if place + 1 == kernels.widest() else "default, AVX2 alone"] = forced
     for name, most in RECIPES.items():
         if number <= most:
             found[f"recipe {name}"] = ours(**recipe.load(name)["train"], seed=seed)
     if TORCH.exists():
-        script = [TORCH, "benchmarks/pytorch_training.py", "--seed", seed, "--precision"]
-        found |= {f"PyTorch, {kind}": [*script, kind] for kind in precisions()}
+        found["PyTorch"] = [TORCH, "benchmarks/pytorch_training.py", "--seed", seed]
     return found
 
 
@@ -89,9 +84,8 @@ def measure(rounds: int) -> tuple[Rows, Rows]:
     with tempfile.TemporaryDirectory() as folder:
         for number in range(1, rounds + 1):
             seed = FIRST_SEED + number - 1
-            for kind in precisions():
-                flops = round(last_line([*product, kind])["flops"])
-                append("arithmetic", arithmetic, precision=kind, flops=flops)
+            flops = round(last_line([*product, "float32"])["flops"])
+            append("arithmetic", arithmetic, precision="float32", flops=flops)
             for name, command in candidates(number, seed, folder).items():
                 result = last_line(command)
                 append(
@@ -123,14 +117,14 @@ def table(rows: Rows, arithmetic: Rows = ()) -> str:
         for kind in names(arithmetic, "precision")
     }
     titles = ["", "n", "seconds, median", "against Keras' `fit`, median (range)"]
-    titles += ["of it arithmetic"] if limits else []
+    titles += ["of it dense arithmetic"] if limits else []
     lines = []
     for name in names(rows):
         measured = of(rows, name, "seconds")
         seconds = statistics.median(measured)
         line = [label(name), len(measured), f"{seconds:.1f}", ranged(ratios(rows, name, FIT))]
         if limits:
-            limit = limits["bfloat16" if "bfloat16" in name else "float32"]
+            limit = limits["float32"]
             whole = not name.startswith("recipe")  # other arithmetic
             line.append(f"{limit / seconds:.0%}".replace("%", " %") if whole else "")
         lines.append([*line, spread(of(rows, name, "accuracy"))])
@@ -139,8 +133,10 @@ def table(rows: Rows, arithmetic: Rows = ()) -> str:
     if limits:
         times = ", ".join(f"{seconds:.1f} s in {kind}" for kind, seconds in limits.items())
         text += (
-            " *Of it arithmetic*: the share of the time that the same multiplications and additions"
-            f" would take at the speed of a large matrix product ({times})."
+            " *Of it dense arithmetic*: the share of the time that all multiplications and"
+            f" additions would take at the speed of a large matrix product ({times}):"
+            " above 100 %, since gradients through a maximum and a ReLU are mostly zeros, and the"
+            " kernels pass over those."
         )
     return f"{markdown([*titles, 'test accuracy, mean ± standard deviation'], lines)}\n\n{text}"
 

@@ -8,61 +8,18 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import cache
-from threading import Event, Thread
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn.runtime import tf
 
-AHEAD = 2**25  # bytes that are asked for before they are needed
-LOOK = 0.02  # seconds between two looks at how far the training is
-
-
-@contextmanager
-def reading(
-    images: tf.Tensor, order: NDArray[np.int64], batch_size: int, steps: Callable[[], int]
-) -> Iterator[None]:
-    """Ask the kernel, while the block runs, for the images that are about to be trained on.
-
-    Where all are in memory, as those of a small set are, nothing happens.
-
-    Parameters
-    ----------
-    images : (n, ...), in main memory.
-    order : in which they are taken.
-    steps : gives the number of steps taken so far; each takes `batch_size` images.
-    """
-    array = np.from_dlpack(images)
-    if resident(array).all():
-        yield
-        return
-    first, size = array.ctypes.data, array[:1].nbytes
-    advise(first, array.nbytes, mmap.MADV_RANDOM)
-    before, over = steps(), Event()
-    far = max(2 * batch_size, AHEAD // size)
-
-    def ask() -> None:
-        asked = 0
-        while asked < len(order):
-            taken = (steps() - before) * batch_size
-            wanted = min(taken + far, len(order))
-            for address in (first + order[max(asked, taken) : wanted] * size).tolist():
-                advise(address, size, mmap.MADV_WILLNEED)
-            asked = wanted
-            if over.wait(LOOK):
-                return
-
-    reader = Thread(target=ask, daemon=True)
-    reader.start()
-    try:
-        yield
-    finally:
-        over.set()
-        reader.join()
+def ask(images: NDArray, places: NDArray[np.int64]) -> None:
+    """Ask the kernel for some of the images, (n, ...), mapped, that are about to be taken."""
+    first, size = images.ctypes.data, images[:1].nbytes
+    advise(first, images.nbytes, mmap.MADV_RANDOM)
+    for address in (first + places * size).tolist():
+        advise(address, size, mmap.MADV_WILLNEED)
 
 
 def advise(address: int, size: int, advice: int) -> None:

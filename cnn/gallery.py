@@ -1,9 +1,13 @@
 """Which pictures there are: PICTURES has a row for each, and `draw_all` writes them."""
 
+import io
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import deflate
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -11,6 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cnn.figures import (
+    DPI,
     FEW,
     ROWS,
     draw_confusion,
@@ -209,14 +214,39 @@ PICTURES = {
 }
 
 
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG file: same pixels, same bytes.
+
+    Not through Pillow, whose wheel compresses by the system's zlib: what that makes of the pixels
+    depends on who built it. deflate's wheel has libdeflate in it, which computes with whole numbers
+    only and makes the same of them on every processor; requirements.txt pins its version.
+    """
+    stream = io.BytesIO()
+    figure.savefig(stream, format="rgba")
+    width, height = figure.canvas.get_width_height()
+    rows = np.frombuffer(stream.getvalue(), np.uint8).reshape(height, 4 * width)
+    # A 0 before each row: it stands as it is. PNG's filters make charts and their text no smaller.
+    rows = np.pad(rows, ((0, 0), (1, 0)))
+    per_metre = round(DPI / 0.0254)
+    chunks = {
+        b"IHDR": struct.pack(">LLBBBBB", width, height, 8, 6, 0, 0, 0),  # 8 bits each of RGBA
+        b"pHYs": struct.pack(">LLB", per_metre, per_metre, 1),
+        b"IDAT": deflate.zlib_compress(rows.tobytes(), 9),  # 12 takes 0.7 s each for 9 % less
+        b"IEND": b"",
+    }
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        for kind, content in chunks.items():
+            check = zlib.crc32(kind + content)
+            file.write(struct.pack(">L", len(content)) + kind + content + struct.pack(">L", check))
+
+
 def draw_all(folder: Path, results: Results) -> None:
     """Write a PNG for each of PICTURES into `folder`, and captions.json."""
     set_style()
     for name, picture in PICTURES.items():
         figure = plt.figure(figsize=(10, picture.height(results)))
         picture.draw(figure, results)
-        with replacing(folder / f"{name}.png") as path:
-            # Without the entry that names matplotlib's version.
-            figure.savefig(path, metadata={"Software": None})
+        save(figure, folder / f"{name}.png")
         plt.close(figure)
     write_json(folder / "captions.json", {name: each.caption for name, each in PICTURES.items()})

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cnn.errors import UserError
+from cnn.kernels import build
 from cnn.params import Section
 
 DIGITS = 16  # hexadecimal, of a SHA-256: two of a million different files agree with 3e-8
@@ -22,7 +23,7 @@ def digest(path: str | Path) -> str:
 
 
 def code(*programs: str | Path) -> dict[str, str]:
-    """Return {"cnn.steps": digest, ...} of the library as it is imported, and of the programs."""
+    """Return {"cnn.engine": digest, ...} of the library as it is imported, and of the programs."""
     library = {
         name: module.__file__
         for name, module in sorted(sys.modules.items())
@@ -57,6 +58,7 @@ def of_training(
         },
         **{name: digest(path) for name, path in data.items()},
         **code(*programs),
+        "cnn.kernels' C": build.digest(),
         **environment,
     }
 

@@ -1,103 +1,83 @@
-"""The network: how it is built, compiled for training, and asked."""
+"""The engine `keras`: the same layers as Keras' own, compiled and fitted by Keras.
+
+Change `build` as you like: what is trained is any network of Keras' layers, on whatever TensorFlow
+finds, GPUs included. No promise but the machine's; cnn/engine.py has the other engine.
+"""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Literal
+import math
+from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import Field
 
+from cnn import progress
+from cnn.data import Data
+from cnn.engine import recipe_of, schedule_of
+from cnn.errors import UserError
+from cnn.network import Network
 from cnn.params import Section
-from cnn.runtime import cores, keras, tf
-
-PREDICTION_BATCH = 500  # images; larger ones are no faster and need more memory
-Filters = Annotated[int, Field(ge=1, le=1024)]
+from cnn.resume import Row
+from cnn.runtime import keras
 
 
-class NetworkParams(Section):
-    """What `build` takes; a part of section `train`."""
-
-    filters: tuple[Filters, Filters] = Field(strict=False)  # YAML has lists, not tuples
-    kernel_size: int = Field(ge=1, le=5)
-    dense_units: int = Field(ge=1, le=4096)
-    dropout: float = Field(ge=0, lt=1)
-
-
-class OptimizerParams(Section):
-    """What `compile_for` takes; a part of section `train`."""
-
-    learning_rate: float = Field(gt=0, le=1)
-    schedule: Literal["constant", "cosine"]
-    warmup_share: float = Field(ge=0, lt=1)
-    final_share: float = Field(ge=0, le=1)
-    beta_1: float = Field(ge=0, lt=1)
-    beta_2: float = Field(ge=0, lt=1)
-    weight_decay: float = Field(ge=0, le=1)
-    averaging: float = Field(ge=0, lt=1)
-
-
-def build(params: NetworkParams, image_shape: tuple[int, int, int], classes: int) -> keras.Model:
-    """Return the untrained seven-layer CNN: images (n, h, w, c) to probabilities (n, classes).
+def build(network: Network) -> keras.Model:
+    """Return the untrained network: images (n, h, w, c) to probabilities (n, classes).
 
     For MNIST, with 32 and 64 filters of 3 x 3 and 128 units, it has 225,034 parameters. Layers are
     named, since Keras' own names count what the process built before. The softmax computes in
-    float32 whatever the precision, so that probabilities sum to 1. Dropout, where it is not 0, is
-    an eighth layer, after the flattening. Images so small that two convolutions and poolings would
-    leave nothing of them are padded with zeros at each convolution.
+    float32 whatever the precision, so that probabilities sum to 1.
     """
-    layers = keras.layers
-    side, size = min(image_shape[:2]), params.kernel_size
-    padding = "valid" if ((side - size + 1) // 2 - size + 1) // 2 >= 1 else "same"
-    drop = [layers.Dropout(params.dropout, name="dropout")] if params.dropout else []
-
-    def convolution(number: int) -> keras.layers.Layer:
-        filters, name = params.filters[number - 1], f"convolution_{number}"
-        return layers.Conv2D(filters, size, padding=padding, activation="relu", name=name)
-
+    layers, convolutions = keras.layers, []
+    for number, filters in enumerate(network.filters, 1):
+        convolutions += [
+            layers.Conv2D(
+                filters,
+                network.kernel_size,
+                padding=network.padding,
+                activation="relu",
+                name=f"convolution_{number}",
+            ),
+            layers.MaxPooling2D(2, name=f"pooling_{number}"),
+        ]
+    drop = [layers.Dropout(network.dropout, name="dropout")] if network.dropout else []
+    hidden = [
+        layers.Dense(units, activation="relu", name=name)
+        for units, name in zip(
+            network.dense_units, network.weighted()[len(network.filters) :], strict=False
+        )
+    ]
+    last = layers.Dense(
+        network.classes, activation="softmax", dtype="float32", name="probabilities"
+    )
     return keras.Sequential(
         [
-            keras.Input(image_shape, name="images"),
-            convolution(1),
-            layers.MaxPooling2D(2, name="pooling_1"),
-            convolution(2),
-            layers.MaxPooling2D(2, name="pooling_2"),
+            keras.Input(network.image_shape, name="images"),
+            *convolutions,
             layers.Flatten(name="flatten"),
             *drop,
-            layers.Dense(params.dense_units, activation="relu", name="dense"),
-            layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities"),
+            *hidden,
+            last,
         ],
         name="cnn",
     )
 
 
-def learning_rate_schedule(
-    params: OptimizerParams, steps: int
-) -> float | keras.optimizers.schedules.CosineDecay:
-    """Return the learning rate over `steps` steps, as Adam takes it.
-
-    Cosine: linear from near 0 to the peak over the first `warmup_share` of the steps, then half a
-    cosine down to `final_share` of the peak (Loshchilov and Hutter 2017, SGDR, without restarts).
-    """
-    peak = params.learning_rate
-    if params.schedule == "constant":
-        return peak
-    warmup = round(steps * params.warmup_share)
-    return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=peak / warmup if warmup else peak,  # 0 would waste the first step
-        decay_steps=max(steps - warmup, 1),
-        alpha=params.final_share,
-        warmup_target=peak if warmup else None,
-        warmup_steps=warmup,
-    )
+def learning_rate_of(
+    params: Section, steps: int
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """Return the learning rate over `steps` steps; see `engine.learning_rates`."""
+    schedule = schedule_of(params, steps)
+    if isinstance(schedule, float):
+        return schedule
+    return keras.optimizers.schedules.CosineDecay(**schedule._asdict())
 
 
-def compile_for(network: keras.Model, params: OptimizerParams, steps: int) -> None:
-    """Compile `network` with Adam (Kingma and Ba 2015) and cross-entropy for `steps` steps."""
-    network.compile(
+def compile_for(model: keras.Model, params: Section, steps: int) -> None:
+    """Compile `model` with Adam (Kingma and Ba 2015) and cross-entropy for `steps` steps."""
+    model.compile(
         optimizer=keras.optimizers.Adam(
-            learning_rate_schedule(params, steps),
+            learning_rate_of(params, steps),
             beta_1=params.beta_1,
             beta_2=params.beta_2,
             weight_decay=params.weight_decay or None,
@@ -110,36 +90,100 @@ def compile_for(network: keras.Model, params: OptimizerParams, steps: int) -> No
     )
 
 
-def in_float32(network: keras.Sequential) -> keras.Sequential:
-    """Return the same network, weights and optimizer state, with a float32 policy.
+def moved_batches(params: Section, network: Network, data: Data) -> keras.utils.PyDataset:
+    """Return the batches of each epoch, in another order, their images moved by the kernels."""
+    from cnn.kernels import load
 
-    In mixed precision the weights are float32 anyway. A file that says otherwise computes in
-    bfloat16 wherever it is loaded, and converters to TFLite, LiteRT and ONNX refuse it.
+    kernels, recipe = load(), recipe_of(params)
+    shuffle = np.random.default_rng(params.seed)
+
+    class Batches(keras.utils.PyDataset):
+        def __init__(self):
+            super().__init__()
+            self.epoch, self.order = 0, shuffle.permutation(len(data.labels))
+
+        def __len__(self):
+            return -(-len(self.order) // params.batch_size)
+
+        def __getitem__(self, index):
+            places = self.order[index * params.batch_size :][: params.batch_size]
+            step = self.epoch * len(self) + index
+            images = kernels.moved(network, recipe, data.images[places], step)
+            return images, data.labels[places]
+
+        def on_epoch_end(self):
+            self.epoch, self.order = self.epoch + 1, shuffle.permutation(len(data.labels))
+
+    return Batches()
+
+
+def fit(
+    params: Section,
+    network: Network,
+    training: Data,
+    validation: Data,
+    keep: Callable[[list[Row]], None] = lambda history: None,
+) -> keras.Model:
+    """Return a model that Keras' `fit` has trained; `keep` is given the history after each epoch.
+
+    Raises
+    ------
+    UserError
+        A weight or the loss is no longer finite.
     """
-    config, optimizer = network.get_config(), network.optimizer
-    for layer in config["layers"]:
-        layer["config"]["dtype"] = "float32"
-    plain = keras.Sequential.from_config(config)
-    plain.compile(
-        type(optimizer).from_config(optimizer.get_config()), network.loss, metrics=["accuracy"]
-    )
-    plain.optimizer.build(plain.trainable_variables)
-    # With the states that dropout draws from, so that a training goes on as it would have.
-    targets = [*plain.variables, *plain.optimizer.variables]
-    for target, source in zip(targets, [*network.variables, *optimizer.variables], strict=True):
-        target.assign(source)
-    return plain
+    model = build(network)
+    steps_an_epoch = -(-len(training.labels) // params.batch_size)
+    compile_for(model, params, params.epochs * steps_an_epoch)
+    history: list[Row] = []
+    rate = learning_rate_of(params, params.epochs * steps_an_epoch)
+
+    class History(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            problem = not_finite(model)
+            for name, loss in (("loss", logs["loss"]), ("validation loss", logs["val_loss"])):
+                if not math.isfinite(loss):
+                    problem = problem or f"the {name} is {loss}"
+            if problem:
+                raise UserError(
+                    f"{problem} in epoch {epoch + 1}; lower train.learning_rate in params.yaml "
+                    "and run 'dvc repro'"
+                )
+            last = (epoch + 1) * steps_an_epoch - 1
+            history.append(
+                {
+                    "epoch": epoch + 1,
+                    "accuracy": logs["accuracy"],
+                    "loss": logs["loss"],
+                    "validation_accuracy": logs["val_accuracy"],
+                    "validation_loss": logs["val_loss"],
+                    "learning_rate": float(rate(last) if callable(rate) else rate),
+                }
+            )
+            keep(history)
+            bar.line(f"epoch {epoch + 1}/{params.epochs}  " + "  ".join(
+                f"{name.replace('_', ' ')} {value:.4f}"
+                for name, value in list(history[-1].items())[1:5]
+            ))  # fmt: skip
+
+        def on_train_batch_end(self, batch, logs=None):
+            bar.update(model.optimizer.iterations.numpy().item())
+
+    given = (training.images, training.labels)
+    with progress.shown(params.epochs * steps_an_epoch) as bar:
+        model.fit(
+            *([moved_batches(params, network, training)] if params.moves else given),
+            batch_size=None if params.moves else params.batch_size,
+            epochs=params.epochs,
+            validation_data=(validation.images, validation.labels),
+            callbacks=[History()],
+            verbose=0,
+        )
+    return model
 
 
-def predict(network: keras.Model, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the network's probabilities, float32 (n, k), of float32 (n, h, w, c) images.
-
-    As Model.predict, which reads the images through tf.data and logs that they have come to an end.
-    """
-    signature = [tf.TensorSpec([None, *images.shape[1:]], tf.float32)]
-    ask = tf.function(
-        lambda batch: network(batch, training=False), input_signature=signature, autograph=False
-    )
-    parts = [images[i : i + PREDICTION_BATCH] for i in range(0, len(images), PREDICTION_BATCH)]
-    with ThreadPoolExecutor(cores()) as pool:  # each operation runs on one thread
-        return np.concatenate([part.numpy() for part in pool.map(ask, parts)])
+def not_finite(model: keras.Model) -> str:
+    """Name a layer whose weights are not finite, "" if all are: outputs and loss may hide it."""
+    for layer in model.layers:
+        if not all(np.isfinite(np.asarray(each)).all() for each in layer.weights):
+            return f"the weights of layer {layer.name} are no longer finite"
+    return ""

@@ -4,6 +4,7 @@ An array that is stored as it is, and not compressed, is mapped into memory: the
 pages that are touched and drops them again, so a file may be many times larger than the memory.
 """
 
+import io
 import math
 import mmap
 import struct
@@ -23,6 +24,9 @@ ALIGNMENT = 64  # bytes, what TensorFlow wants of memory that it is to use as it
 CHUNK = 2**23  # bytes; larger ones are no faster
 # Marks extra data of a zip's entry that only fill up; Android's zipalign writes the same.
 FILLER = 0xD935
+LARGE = 2**31 - 1  # a size or an offset above stands in the extra data; zipfile's bound
+ELSEWHERE = 2**32 - 1  # says so in the place of the size
+ZIP_VERSION = 45  # that has sizes in the extra data
 ZIP_ERRORS = (  # what Python's zipfile and numpy raise on a damaged file
     OSError,
     ValueError,
@@ -166,28 +170,76 @@ def write_arrays(path: str | Path, **arrays: np.ndarray | Parts) -> None:
 
     Entries are stamped 1980. Not compressed, since what zlib makes of an array depends on which
     zlib Python was built with, and so that each can be mapped: it begins at a multiple of
-    ALIGNMENT.
+    ALIGNMENT. Nor is it written by zipfile, whose headers depend on Python: 3.11.2's of an entry
+    whose size was not told before differ from 3.11.7's. What is laid out here are the bytes of
+    3.11.7, as PKWARE's APPNOTE.TXT describes them.
     """
-    with (
-        replacing(path) as temporary,
-        open(temporary, "wb") as stream,
-        zipfile.ZipFile(stream, "w") as archive,
-    ):
-        for name, array in arrays.items():
-            if not isinstance(array, Parts):
-                array = np.asarray(array)
-                array = Parts(array.shape, array.dtype, in_parts(array))
-            entry = zipfile.ZipInfo(f"{name}.npy")
-            # The header has 30 bytes and the name, the sizes of a large file 20, the filler's head
-            # 4; numpy's own header is a multiple of 64.
-            fill = -(stream.tell() + 30 + len(entry.filename) + 20 + 4) % ALIGNMENT
-            entry.extra = struct.pack("<HH", FILLER, fill) + bytes(fill)
-            with archive.open(entry, "w", force_zip64=True) as member:
-                head = {
-                    "descr": np.lib.format.dtype_to_descr(np.dtype(array.dtype)),
-                    "fortran_order": False,
-                    "shape": array.shape,
-                }
-                np.lib.format.write_array_header_1_0(member, head)
-                for part in array.parts:
-                    member.write(part.tobytes())
+    with replacing(path) as temporary, open(temporary, "wb") as stream:
+        entries = [_write_entry(stream, f"{name}.npy", array) for name, array in arrays.items()]
+        start, n, size = stream.tell(), len(entries), sum(map(len, entries))
+        stream.writelines(entries)
+        if start > LARGE:
+            versions = ZIP_VERSION, ZIP_VERSION
+            stream.write(
+                struct.pack("<4sQHHLLQQQQ", b"PK\6\6", 44, *versions, 0, 0, n, n, size, start)
+            )
+            stream.write(struct.pack("<4sLQL", b"PK\6\7", 0, start + size, 1))
+        stream.write(
+            struct.pack("<4sHHHHLLH", b"PK\5\6", 0, 0, n, n, size, min(start, ELSEWHERE), 0)
+        )
+
+
+def _write_entry(stream: IO[bytes], name: str, array: np.ndarray | Parts) -> bytes:
+    """Write an array as a zip's next entry; return what the zip's directory says of it."""
+    filename, start = name.encode(), stream.tell()
+    # Before the content come 30 bytes, the name, the filler after its head of 4, and the sizes, 20;
+    # numpy's own header is a multiple of 64.
+    fill = -(start + 30 + len(filename) + 4 + 20) % ALIGNMENT
+    filler = struct.pack("<HH", FILLER, fill) + bytes(fill)
+    begin = stream.seek(start + 30 + len(filename) + len(filler) + 20)
+    crc = 0
+    for part in _npy(array):
+        crc = zlib.crc32(part, crc)
+        stream.write(part)
+        del part  # before the next one is made: they are large
+    end = stream.tell()
+    size = end - begin
+
+    # Stored, of 1980-01-01, the name in UTF-8 where it is not ASCII.
+    told = struct.pack("<5HL", ZIP_VERSION, 0 if name.isascii() else 0x800, 0, 0, 33, crc)
+    stream.seek(start)
+    stream.write(b"PK\3\4" + told)
+    stream.write(struct.pack("<LLHH", ELSEWHERE, ELSEWHERE, len(filename), len(filler) + 20))
+    stream.write(filename + filler + struct.pack("<HHQQ", 1, 16, size, size))
+    stream.seek(end)
+
+    large = [size, size] * (size > LARGE) + [start] * (start > LARGE)
+    extra = struct.pack(f"<HH{len(large)}Q", 1, 8 * len(large), *large) if large else b""
+    extra += filler
+    size, start = (ELSEWHERE if value > LARGE else value for value in (size, start))
+    lengths = len(filename), len(extra), 0
+    rights = 0o600 << 16  # of the file once unpacked, as Unix (3) has them
+    return (
+        struct.pack("<4sBB", b"PK\1\2", ZIP_VERSION, 3)
+        + told
+        + struct.pack("<LLHHHHHLL", size, size, *lengths, 0, 0, rights, start)
+        + filename
+        + extra
+    )
+
+
+def _npy(array: np.ndarray | Parts) -> Iterator[bytes]:
+    """Yield the content of an npy file, in parts."""
+    if not isinstance(array, Parts):
+        array = np.asarray(array)
+        array = Parts(array.shape, array.dtype, in_parts(array))
+    head = {
+        "descr": np.lib.format.dtype_to_descr(np.dtype(array.dtype)),
+        "fortran_order": False,
+        "shape": array.shape,
+    }
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, head)
+    yield stream.getvalue()
+    for part in array.parts:
+        yield part.tobytes()

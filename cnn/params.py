@@ -106,9 +106,10 @@ def load(path: str | Path, name: str, section_type: type[SectionT]) -> SectionT:
     try:
         return section_type.model_validate(section)
     except ValidationError as error:
-        problems = [_explain(name, section_type, detail) for detail in error.errors()]
-        # A list that lacks two items is one problem.
-        problems = list(dict.fromkeys(problems))
+        first: dict[object, Any] = {}  # of each key: a wrong item can make the list too short
+        for detail in error.errors():
+            first.setdefault(detail["loc"][0], detail)
+        problems = [_explain(name, section_type, detail) for detail in first.values()]
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise UserError(f"{path}: {'; '.join(problems[:5])}{more}; {CURE}") from None
 
@@ -127,9 +128,7 @@ def _explain(name: str, section_type: type[Section], detail: Any) -> str:
     if detail["type"] in ("extra_forbidden", "invalid_key"):
         return f"unknown key in section '{name}': {_near(key, fields)}"
     if detail["type"] == "missing":
-        if not index:
-            return f"key '{name}.{key}' is missing; allowed: {_allowed(fields[key])}"
-        index = []  # an item is missing: show the list that is too short
+        return f"key '{name}.{key}' is missing; allowed: {_allowed(fields[key])}"
     dotted = ".".join(str(part) for part in (name, key, *index))
     return f"{dotted} is {brief(detail['input'])}; allowed: {_allowed(fields[key])}"
 
@@ -140,10 +139,9 @@ def _allowed(field: FieldInfo) -> str:
         return field.description
     if get_origin(field.annotation) is Literal:
         return " or ".join(map(str, get_args(field.annotation)))
-    items = get_args(field.annotation)
-    if items:
-        item = FieldInfo.from_annotation(items[0])
-        return f"a list of {len(items)}, each {_allowed(item)}"
+    if get_origin(field.annotation) is tuple:
+        item, _ = get_args(field.annotation)
+        return f"a list of {_length(field)}, each {_allowed(FieldInfo.from_annotation(item))}"
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
     bounds = [
         f"{word} {getattr(constraint, attribute):g}"
@@ -155,3 +153,14 @@ def _allowed(field: FieldInfo) -> str:
     ]
     kind = "a whole number" if field.annotation is int else "a number"
     return " ".join([kind, " and ".join(bounds)])
+
+
+def _length(field: FieldInfo) -> str:
+    """Say how many items a list may have."""
+    bounds = {"min_length": 0} | {
+        name: getattr(constraint, name)
+        for constraint in field.metadata
+        for name in ("min_length", "max_length")
+        if hasattr(constraint, name)
+    }
+    return f"{bounds['min_length']} to {bounds['max_length']}"

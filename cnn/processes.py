@@ -7,16 +7,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread, current_thread, main_thread
+from threading import Thread, current_thread, main_thread
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from concurrent.futures import ProcessPoolExecutor
 
 INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT, 128 + SIGTERM, as a shell reports them
-CODES = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
 WORDS = {INTERRUPTED: "interrupted", TERMINATED: "terminated"}
-GRACE = 0.3  # seconds that the main thread has to end by itself
 LOOK, CLEAN = 0.5, 1.0  # seconds between two looks after dvc, and to clean up when it has ended
 
 
@@ -86,35 +84,25 @@ def _group(process: int) -> int:
 
 
 @contextmanager
-def ending_promptly() -> Iterator[None]:
-    """End the process soon after SIGINT or SIGTERM, though the main thread is deep in TensorFlow.
+def ended_at_once() -> Iterator[None]:
+    """End the process on SIGINT or SIGTERM where it stands, after the line that says so.
 
-    Python's handler waits until the main thread is back in Python: a whole epoch. The C code that
-    takes the signal writes to a pipe at once, and another thread reads it. What is inside must have
-    nothing to clean up.
+    An exception on its way out through TensorFlow, whose threads call into Python, may crash it.
+    What is inside must have nothing to clean up.
     """
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    previous = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    left = Event()
 
-    def watch() -> None:
-        while (taken := os.read(reading, 1)) and taken[0] not in CODES:
-            pass
-        if taken and not left.wait(GRACE):
-            say_ended(CODES[taken[0]])
-            os._exit(CODES[taken[0]])
+    def end(number: int, _: object) -> None:
+        say_ended(128 + number)
+        sys.stdout.flush()
+        os._exit(128 + number)
 
-    watcher = Thread(target=watch, daemon=True)
-    watcher.start()
+    ours = (signal.SIGINT, signal.SIGTERM) if current_thread() is main_thread() else ()
+    before = {number: signal.signal(number, end) for number in ours}
     try:
         yield
     finally:
-        left.set()
-        signal.set_wakeup_fd(previous)
-        os.close(writing)
-        watcher.join()
-        os.close(reading)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def follow_parent() -> None:

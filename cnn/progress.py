@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Event, Thread
 
 from tqdm import tqdm
 
-LOOK = 0.2  # seconds between two looks at the count
 FIRST, LATER = 4.0, 60.0  # seconds until a log has its first line, and after the latest line
 
 
@@ -21,46 +19,46 @@ def seconds(taken: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
-@contextmanager
-def shown(
-    total: int, done: Callable[[], int], silent: bool = False
-) -> Iterator[Callable[[str], None]]:
-    """Say while the block runs how many of `total` steps are done; it gets a function for lines.
+class Bar:
+    """How many of `total` steps are done, and lines about it."""
 
-    A thread of its own asks `done`, so that what computes does not have to return to Python for it.
-    On a terminal it draws a bar on standard error, above which the lines go by; in a log it prints,
-    every minute in which nothing else is said, what is done and how long the rest will take. With
-    `silent` it says nothing.
-    """
-    if silent:
-        yield lambda text: None
-        return
-    bar = tqdm(total=total, unit="step", leave=False, dynamic_ncols=True, disable=None)
-    over = Event()
-    said = time.perf_counter() - LATER + FIRST
+    def __init__(self, total: int, silent: bool):
+        self.total, self.silent = total, silent
+        # disable=None: only on a terminal
+        self._bar = tqdm(
+            total=total, unit="step", leave=False, dynamic_ncols=True, disable=silent or None
+        )
+        self._said = time.perf_counter() - LATER + FIRST
+        self._first: tuple[float, int] | None = None  # time and count of what was seen first
 
-    def line(text: str) -> None:
-        nonlocal said
-        said = time.perf_counter()
-        bar.clear()
+    def line(self, text: str) -> None:
+        """Print a line, above the bar."""
+        if self.silent:
+            return
+        self._said = time.perf_counter()
+        self._bar.clear()
         print(text, flush=True)
-        bar.refresh()
+        self._bar.refresh()
 
-    def watch() -> None:
-        first = None  # (time, count) of the first step that was seen: what came before was start-up
-        while not over.wait(LOOK):
-            now, count = time.perf_counter(), done()
-            bar.update(count - bar.n)
-            first = first or (now, count) if count else None
-            if bar.disable and first and count > first[1] and now - said > LATER:
-                rest = (total - count) * (now - first[0]) / (count - first[1])
-                line(f"step {count:,} of {total:,}, about {seconds(rest)} left")
+    def update(self, count: int) -> None:
+        """Say that `count` steps are done; in a log, every minute in which nothing else is said."""
+        now = time.perf_counter()
+        self._bar.update(count - self._bar.n)
+        self._first = self._first or (now, count)
+        since, before = self._first
+        if self._bar.disable and count > before and now - self._said > LATER:
+            rest = (self.total - count) * (now - since) / (count - before)
+            self.line(f"step {count:,} of {self.total:,}, about {seconds(rest)} left")
 
-    watcher = Thread(target=watch, daemon=True)
-    watcher.start()
+    def close(self) -> None:
+        self._bar.close()
+
+
+@contextmanager
+def shown(total: int, silent: bool = False) -> Iterator[Bar]:
+    """Give a `Bar` while the block runs."""
+    bar = Bar(total, silent)
     try:
-        yield line
+        yield bar
     finally:
-        over.set()
-        watcher.join()
         bar.close()

@@ -32,14 +32,14 @@ class State(NamedTuple):
 
     epochs : how many are finished; `history` has a row for each.
     start : how many images of the epoch under way have been seen.
-    loss_sum, correct : of these images, float32 and int64.
-    variables : values of the network's and of its optimizer's, in their order.
+    loss_sum, correct : of these images.
+    variables : float32 (p,) each: weights, momenta, velocities and, if there are, averages.
     """
 
     epochs: int = 0
     start: int = 0
-    loss_sum: np.float32 = np.float32(0)
-    correct: np.int64 = np.int64(0)
+    loss_sum: float = 0.0
+    correct: int = 0
     history: list[Row] = []  # never changed in place
     variables: list[NDArray] = []
 
@@ -47,19 +47,15 @@ class State(NamedTuple):
         within = f" and {self.start:,} images of the next" if self.start else ""
         return f"epoch {self.epochs}{within}"
 
-    def within(self, start: int, loss_sum: object, correct: object) -> "State":
-        """Return this state some steps later in the same epoch."""
-        return self._replace(start=start, loss_sum=np.float32(loss_sum), correct=np.int64(correct))
-
 
 class Keeper:
     """Keeps the state now and then, so that it costs little of the time.
 
     write : what keeps it; None keeps none.
-    variables : Keras' own, whose values are kept.
+    variables : arrays that the training changes in place.
     """
 
-    def __init__(self, write: Callable[[State], None] | None, variables: Sequence):
+    def __init__(self, write: Callable[[State], None] | None, variables: Sequence[NDArray]):
         self.write, self.variables = write, variables
         self.last, self.cost = time.monotonic(), 0.0  # when it was kept, how long that took
 
@@ -68,8 +64,7 @@ class Keeper:
         began = time.monotonic()
         if self.write is None or began - self.last < max(wait, self.cost / SHARE):
             return
-        values = [np.asarray(variable.value) for variable in self.variables]
-        self.write(state._replace(variables=values))
+        self.write(state._replace(variables=self.variables))
         self.last = time.monotonic()
         self.cost = self.last - began
 
@@ -91,7 +86,7 @@ def pack(state: State, identity: Mapping[str, str]) -> bytes:
         *state.variables,
         told=np.array(json.dumps(told)),
         place=np.array([state.epochs, state.start, state.correct], np.int64),
-        loss_sum=np.float32(state.loss_sum),
+        loss_sum=np.float64(state.loss_sum),
     )
     return stream.getvalue()
 
@@ -109,7 +104,12 @@ def unpack(content: bytes) -> tuple[State, dict[str, str]]:
         numbers = range(len(arrays.files) - 3)
         variables = [arrays[f"arr_{number}"] for number in numbers]
         state = State(
-            int(epochs), int(start), arrays["loss_sum"][()], correct, told["history"], variables
+            int(epochs),
+            int(start),
+            float(arrays["loss_sum"]),
+            int(correct),
+            told["history"],
+            variables,
         )
     return state, told["identity"]
 

@@ -1,8 +1,4 @@
-"""Start TensorFlow so that the same inputs give the same bytes, and say what the bytes depend on.
-
-What the surroundings could change is fixed here before TensorFlow is imported: switches in the
-environment, Keras' configuration file, threads, seeds, the choice of non-deterministic kernels.
-"""
+"""TensorFlow and Keras, imported where a model of theirs is needed, and what the machine is."""
 
 import gc
 import os
@@ -14,51 +10,16 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
-# Switches of TensorFlow and the libraries below it: with one of them set, a run would give other
-# numbers than the one on record.
-SWITCHES = ("TF_", "XLA_", "ONEDNN_", "DNNL_", "KERAS_", "OMP_", "KMP_", "MKL_", "CUDA_VISIBLE")
-# What stays all the same. KERAS_HOME is a place, TF_CPP_ sets how much is logged, TF_CONFIG names
-# the workers, TF_CLI_ and TF_VAR_ are Terraform's. With the native instruction set the user may
-# choose what of the machine is used; it is recorded.
-HONOURED = ("KERAS_HOME", "TF_CPP_", "TF_CONFIG", "TF_CLI_", "TF_VAR_")
-HONOURED_NATIVE = ("ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS", "CUDA_VISIBLE")
-
-# oneDNN by name: TensorFlow switches it off by itself on a CPU without AVX-512 VNNI, and Eigen's
-# kernels, which it uses then, follow the size of the CPU's caches.
-NATIVE = {"KERAS_BACKEND": "tensorflow", "TF_ENABLE_ONEDNN_OPTS": "1"}
-# What makes every x86-64 CPU with AVX2 compute the same; a GPU would compute otherwise.
-PORTABLE = NATIVE | {"ONEDNN_MAX_CPU_ISA": "AVX2", "CUDA_VISIBLE_DEVICES": "-1"}
-
 # Keras imports these where they are installed, for wrappers and pictures that no stage uses.
 # Without them they start in two thirds of the time.
 OPTIONAL = ("matplotlib", "pandas", "PIL", "scipy", "sklearn")
-
-# The CPU features that choose between oneDNN's kernels, from the least to the greatest.
-CPU_FEATURES = (
-    "sse4_1",
-    "avx",
-    "avx2",
-    "fma",
-    "avx_vnni",
-    "avx512f",
-    "avx512bw",
-    "avx512_vnni",
-    "avx512_bf16",
-    "avx512_fp16",
-    "amx_int8",
-    "amx_bf16",
-    "asimd",
-    "bf16",
-    "sve",
-)
-BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 class _Late:
     """A module that is imported when it is first used.
 
     So the library's modules name TensorFlow and Keras as if they had imported them, and yet a bad
-    parameter is refused before the import, and `start_tensorflow` sets first what must be set.
+    parameter is refused before the import.
     """
 
     def __init__(self, name: str):
@@ -79,45 +40,21 @@ def cores() -> int:
     return len(available(0)) if available else os.cpu_count() or 1
 
 
-def start_tensorflow(seed: int, instruction_set: str = "avx2", precision: str = "float32") -> None:
-    """Import TensorFlow in a known state, with every source of chance seeded or forbidden.
-
-    Each operation runs on one thread, so that no sum is split among threads, and as many operations
-    side by side as there are cores: their number changes no byte.
+def start_tensorflow(seed: int = 0, precision: str = "float32") -> None:
+    """Import TensorFlow and Keras, quietly, and seed what they draw.
 
     Parameters
     ----------
     seed : Python's, numpy's and TensorFlow's.
-    instruction_set : "avx2", the same bytes on every x86-64 CPU that has it, or "native", what the
-        machine has, a GPU included.
     precision : Keras' dtype policy, "float32" or "mixed_bfloat16".
     """
-    portable = instruction_set == "avx2"
-    ours, honoured = (PORTABLE, HONOURED) if portable else (NATIVE, HONOURED + HONOURED_NATIVE)
-    for name in sorted(os.environ):
-        if not name.startswith(SWITCHES) or name.startswith(honoured):
-            continue
-        if os.environ[name] != ours.get(name):
-            print(
-                f"warning: {name}={os.environ.pop(name)} is ignored: the pipeline sets its own",
-                file=sys.stderr,
-            )
-    for name, value in ours.items():
-        os.environ.setdefault(name, value)
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # it tells of its memory, later too
     with silence(), _hidden(OPTIONAL), uncollected():
         import_module("keras")
         tf.config.list_physical_devices()  # CUDA complains here where there is none
-    if portable:
-        tf.config.set_visible_devices([], "GPU")  # of any maker
-
-    keras.config.set_floatx("float32")
-    keras.config.set_epsilon(1e-7)
-    keras.config.set_image_data_format("channels_last")
     keras.config.set_dtype_policy(precision)
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(cores())
     keras.utils.set_random_seed(seed)
-    tf.config.experimental.enable_op_determinism()
 
 
 @contextmanager
@@ -163,59 +100,32 @@ def _hidden(names: tuple[str, ...]) -> Iterator[None]:
             del sys.modules[name]
 
 
-def lacks_bfloat16() -> bool:
-    """Tell whether this CPU is known to have no bfloat16 arithmetic."""
-    features = _cpu()["instruction set"].split()
-    return features != ["unknown"] and not BFLOAT16.intersection(features)
+def environment(engine: str, precision: str = "float32") -> dict[str, str]:
+    """Return {name: value} of what a model depends on beside the files that dvc.lock records.
 
-
-def warn_of_slow_bfloat16(precision: str) -> None:
-    """Say in one line that this CPU has no bfloat16 arithmetic, if it is asked for."""
-    if precision == "mixed_bfloat16" and lacks_bfloat16():
-        print(
-            "warning: this CPU has no bfloat16 arithmetic (no avx512_bf16, amx_bf16 or bf16): "
-            "train.precision mixed_bfloat16 is slower here than float32",
-            file=sys.stderr,
-        )
-
-
-def environment(instruction_set: str, precision: str) -> dict[str, str]:
-    """Return {name: value} of what the bytes depend on beside the files that dvc.lock records.
-
-    With "avx2" it is the same on every x86-64 Linux whose CPU has it. Python, glibc and the number
-    of cores are not in it: they change no byte (docs/reproducibility.md).
+    With the engine "exact" it names neither CPU nor system: they change no byte. "keras" promises
+    nothing, and so it names the machine.
     """
-    cpu = _cpu()
-    common = {
-        **{name: version(name) for name in ("tensorflow", "keras", "numpy", "h5py")},
-        "system": f"{platform.system()} {platform.machine()}",
-        "precision": precision,
-    }
-    if instruction_set == "avx2":
-        has = {"avx2", "fma"}.issubset(cpu["instruction set"].split())
-        return common | ({"instruction set": "avx2"} if has else cpu)
+    names = ("numpy", "h5py") if engine == "exact" else ("tensorflow", "keras", "numpy", "h5py")
+    common = {"engine": engine, **{name: version(name) for name in names}}
+    if engine == "exact":
+        return common
     gpus = [device.name for device in tf.config.list_physical_devices("GPU")]
     return common | {
-        **cpu,
-        "instruction set cap": os.environ.get("ONEDNN_MAX_CPU_ISA", "none"),
-        "oneDNN": os.environ["TF_ENABLE_ONEDNN_OPTS"],  # TensorFlow reads more than 0 and 1
+        "precision": precision,
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu(),
+        "cores": str(cores()),
         "GPUs": ", ".join(gpus) or "none",
     }
 
 
-def _cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
-    """Return the CPU's type and its features that matter, as Linux tells them."""
+def _cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the CPU's type as Linux tells it."""
     try:
-        first = cpuinfo.read_text(encoding="utf-8").split("\n\n")[0]
+        lines = cpuinfo.read_text(encoding="utf-8").split("\n\n")[0].splitlines()
     except OSError:
-        return {"cpu": platform.processor() or "unknown", "instruction set": "unknown"}
-    told = {
-        key.strip(): value.strip()
-        for key, _, value in (line.partition(":") for line in first.splitlines())
-    }
-    features = set(told.get("flags", told.get("Features", "")).split())
+        return platform.processor() or "unknown"
+    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     kind = [told.get(key, "") for key in ("vendor_id", "cpu family", "model")]
-    return {
-        "cpu": " ".join(kind).strip() or platform.machine(),
-        "instruction set": " ".join(name for name in CPU_FEATURES if name in features),
-    }
+    return " ".join(kind).strip() or platform.machine()

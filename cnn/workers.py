@@ -13,18 +13,20 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib import import_module
 from multiprocessing.connection import Connection, wait
 from threading import Event, Lock, Thread
 
+import numpy as np
 from numpy.typing import NDArray
 
 from cnn.errors import brief
+from cnn.kernels import Recipe, Weights, load
 from cnn.meeting import BEAT, Cluster, Met, meet, receive, send
+from cnn.network import Network
 from cnn.resume import State, pack, unpack
-from cnn.runtime import tf
-from cnn.shares import Share
+from cnn.runtime import start_tensorflow, tf
 
 START = 20.0  # seconds in which TensorFlow's servers must have found each other
 SILENCE = 15.0  # seconds without a sign of life
@@ -32,19 +34,15 @@ BEHIND = 30.0  # seconds that others wait for a worker's part of a step
 
 
 class Team:
-    """The workers that train together, as one of them sees it, once all have met.
-
-    A process that trains alone is a team of one.
-    """
+    """The workers that train together, as one of them sees it, once all have met."""
 
     def __init__(self, cluster: Cluster, met: Met):
         self.cluster, self.links, self.port = cluster, met.links, met.port
         self.results: dict[int, str] = {}  # of those that are done: the hash of their weights
-        self.reached = None  # a variable of TensorFlow's: how many rows this worker had ready
+        self.reached = 0  # how many rows this worker had ready
         self.released, self.sending = Event(), Lock()
         self.watcher = Thread(target=self._watch, daemon=True)
-        if self.links:
-            self.watcher.start()
+        self.watcher.start()
 
     @property
     def is_chief(self) -> bool:
@@ -77,26 +75,51 @@ class Team:
         )
         context.coordination_service.cluster_register_with_barrier = True
         tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
-        self.reached = tf.Variable(0, dtype=tf.int64, trainable=False)
 
-    @property
-    def share(self) -> Share:
-        """What part of each step is this worker's."""
-        return Share(self.cluster.index, self.size, self.gather)
+    def train(
+        self,
+        network: Network,
+        recipe: Recipe,
+        weights: Weights,
+        images: NDArray,
+        labels: NDArray,
+        order: NDArray,
+        first_step: int,
+        rates: NDArray,
+        alphas: NDArray,
+        threads: int,
+        room: None = None,
+    ) -> tuple[NDArray, int]:
+        """Train some steps as `Kernels.train` does, of each of them this worker's shards.
 
-    def gather(self, row: tf.Tensor) -> tf.Tensor:
-        """Return the rows, each (p,), of all workers as (W, p), in the order of the workers."""
-        with tf.control_dependencies([row]):
-            reached = self.reached.assign_add(1)
-        with tf.control_dependencies([reached]):
-            return tf.raw_ops.CollectiveGatherV2(
-                input=row[tf.newaxis],
-                group_size=self.size,
-                group_key=1,
-                instance_key=row.shape[0],  # all that have one have the same shape
-                ordering_token=[],
-                timeout_seconds=BEHIND + SILENCE,  # the watch is sooner, and knows who
+        The workers' rows are a branch of the tree each; its upper part is added on every worker, of
+        what all have gathered, so that the bytes are those of one.
+        """
+        kernels, size = load(), recipe.batch_size
+        losses, correct = np.zeros(len(rates), np.float32), 0
+        for number in range(len(rates)):
+            batch, step = order[number * size : (number + 1) * size], first_step + number
+            row = kernels.shard_gradients(
+                network, recipe, weights, images, labels, batch, step,
+                self.cluster.index, self.size, threads,
+            )  # fmt: skip
+            losses[number], right = kernels.apply(
+                network, recipe, weights, step, rates[number], alphas[number], self.gather(row)
             )
+            correct += right
+        return losses, correct
+
+    def gather(self, row: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the rows, float32 (p,) each, of all workers as (W, p), in their order."""
+        self.reached += 1
+        return tf.raw_ops.CollectiveGatherV2(
+            input=row[np.newaxis],
+            group_size=self.size,
+            group_key=1,
+            instance_key=1,
+            ordering_token=[],
+            timeout_seconds=BEHIND + SILENCE,  # the watch is sooner, and knows who
+        ).numpy()
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -139,9 +162,6 @@ class Team:
         with suppress(OSError), self.sending:  # what is gone, the watch notices
             send(connection, **message)
 
-    def _steps(self) -> int:
-        return 0 if self.reached is None else int(self.reached)
-
     def _watch(self) -> None:
         """Send and take signs of life until the chief lets the workers go."""
         numbers = {connection: index for index, connection in self.links.items()}
@@ -152,7 +172,7 @@ class Team:
             if now - beaten >= BEAT:
                 beaten = now
                 for connection in numbers:
-                    self._tell(connection, steps=self._steps())
+                    self._tell(connection, steps=self.reached)
             for connection in wait(list(numbers), timeout=BEAT / 4):
                 index = numbers[connection]
                 try:
@@ -179,7 +199,7 @@ class Team:
             for index in numbers.values():
                 if now - heard[index] > SILENCE:
                     self.end(f"{self.cluster.name(index)} has not answered for {SILENCE:.0f} s")
-            counts = steps | {self.cluster.index: self._steps()}
+            counts = steps | {self.cluster.index: self.reached}
             if counts != before:
                 before, moved = counts, now
             last = min(counts, key=counts.get)
@@ -191,10 +211,17 @@ class Team:
                 )
 
 
+def together(team: Team | None) -> AbstractContextManager[None]:
+    """Return what a training with a team runs in; nothing for one that trains alone."""
+    return team.together() if team else nullcontext()
+
+
 def assemble(
     cluster: Cluster, identity: Mapping[str, str], state: State | None
-) -> tuple[Team, State | None]:
+) -> tuple[Team | None, State | None]:
     """Return the team, TensorFlow's servers started, and the state from which all go on.
+
+    A process that trains alone has no team, and needs no TensorFlow.
 
     Raises
     ------
@@ -202,7 +229,10 @@ def assemble(
         A worker did not come in time, or trains something else than the chief.
     """
     if len(cluster.addresses) == 1:
-        return Team(cluster, Met({}, 0, b"")), state
+        return None, state
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its servers tell of all that they do
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # it gathers, and computes nothing
+    start_tensorflow()
     met = meet(cluster, identity, pack(state, identity) if state else b"")
     team = Team(cluster, met)
     with team.together():

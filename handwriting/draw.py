@@ -13,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock
 
+import numpy as np
+
 from cnn.errors import UserError, run
 from cnn.pictures import decode
 from handwriting.ink import to_mnist
@@ -86,9 +88,9 @@ class Handler(BaseHTTPRequestHandler):
                 return self.refuse(400, str(error))
             try:
                 seen = to_mnist(image)
+                probabilities = probabilities_of(self.model, seen[None])[0]
             except UserError as error:
                 return self.refuse(422, str(error))
-            probabilities = probabilities_of(self.model, seen[None])[0]
         result = {
             "digit": int(probabilities.argmax()),
             "unsure": bool(probabilities.max() < UNSURE),
@@ -111,6 +113,7 @@ class Server(ThreadingHTTPServer):
 def server(model_path: Path, port: int) -> ThreadingHTTPServer:
     """Return the server, bound to loopback; port 0 takes a free one."""
     model = load_reader(model_path)
+    probabilities_of(model, np.zeros((1, 28, 28), np.uint8))  # refused now, if ever
     handler = partial(Handler, model=model, lock=Lock())
     try:
         return Server(("127.0.0.1", port), handler)

@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import sys
+from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import chain, islice
@@ -21,19 +22,19 @@ from pathlib import Path
 
 import numpy as np
 
-from cnn import archive
+from cnn import archive, kernels
 from cnn.errors import UserError, run
 from cnn.files import replacing
 from cnn.pictures import SUFFIXES, decode, read_file
 from cnn.processes import beside
-from cnn.runtime import start_tensorflow
 from handwriting.ink import to_mnist
 
 IMAGE_SHAPE, DIGITS = (28, 28, 1), 10  # what MNIST's models read
 UNSURE = 0.7  # below this probability the answer is called unsure
 CLOSE = 0.1  # a second digit as likely as this is named too
 BATCH = 250  # images that are read before they are predicted together
-MANY = 200  # files, from which on others read them while this process starts TensorFlow
+MANY = 200  # files, from which on other processes read them
+GROUP = 5  # files that one of them is given at once
 READERS = 2  # more would need more memory: a picture of 16 megapixels takes 0.3 GB
 SHOWN = 20  # rows of a --show picture
 
@@ -83,13 +84,22 @@ def outcome(path: Path) -> tuple[np.ndarray, str] | UserError:
         return error
 
 
+def outcomes_of(paths: list[Path]) -> list[tuple[np.ndarray, str] | UserError]:
+    return [outcome(path) for path in paths]
+
+
 def outcomes(paths: list[Path]) -> Iterator[tuple[np.ndarray, str] | UserError]:
     """Yield the outcome of each file, in order."""
     if len(paths) < MANY:
         yield from map(outcome, paths)
         return
     with beside(READERS) as pool:
-        yield from pool.map(outcome, paths, chunksize=5)
+        # `pool.map` would cancel the rest when this is left early, which Python's pool, broken by
+        # then, does not expect.
+        groups = [paths[start : start + GROUP] for start in range(0, len(paths), GROUP)]
+        waiting = deque(pool.submit(outcomes_of, group) for group in groups)
+        while waiting:
+            yield from waiting.popleft().result()
 
 
 def read_digits(
@@ -105,27 +115,30 @@ def read_digits(
             yield path, *result
 
 
-def load_reader(path: Path):
-    """Return the Keras model in a file, if it reads such images as ten digits.
+def load_reader(path: Path) -> archive.Model:
+    """Return the model in a file, if it reads such images as ten digits.
 
     Raises
     ------
     UserError
         Naming the file and what it is instead.
     """
-    archive.read(path, IMAGE_SHAPE, DIGITS)  # refused before TensorFlow is imported
-    if "tensorflow" not in sys.modules:  # else it runs as its user started it
-        start_tensorflow(seed=0)
-    model = archive.load(path, IMAGE_SHAPE, DIGITS)
-    if not archive.are_probabilities(probabilities_of(model, np.zeros((1, 28, 28), np.uint8))):
-        raise UserError(f"{path}: its output is not {DIGITS} probabilities")
-    return model
+    return archive.read(path, IMAGE_SHAPE, DIGITS)
 
 
-def probabilities_of(model, raw_images: np.ndarray) -> np.ndarray:
-    """Return the model's float32 (n, 10) probabilities of uint8 (n, 28, 28) images."""
+def probabilities_of(model: archive.Model, raw_images: np.ndarray) -> np.ndarray:
+    """Return the model's float32 (n, 10) probabilities of uint8 (n, 28, 28) images.
+
+    Raises
+    ------
+    UserError
+        They are none: its weights are too large.
+    """
     images = raw_images[..., np.newaxis].astype(np.float32) / np.float32(255)
-    return np.asarray(model(images, training=False), dtype=np.float32)
+    probabilities = kernels.probabilities(model.network, model.weights, images)
+    if not archive.are_probabilities(probabilities):
+        raise UserError("the model gives no probabilities; choose another with --model")
+    return probabilities
 
 
 def sentence(name: str, probabilities: np.ndarray, note: str) -> str:
@@ -197,7 +210,7 @@ def main(argv: list[str] | None = None) -> int:
     shown: list[tuple[Path, np.ndarray, np.ndarray]] = []
     # Closed in any case: else what ends this early would wait until all files are read.
     with closing(read_digits(arguments.images, failures)) as digits:
-        if first := next(digits, None):  # without an image, TensorFlow need not start
+        if first := next(digits, None):  # without an image, no model is needed
             model = load_reader(arguments.model)
             digits = chain([first], digits)
         while batch := list(islice(digits, BATCH)):

@@ -20,13 +20,13 @@ from __future__ import annotations
 import argparse
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from cnn import archive, data, model, processes, runtime
+from cnn import archive, data, kernels, runtime
 from cnn.errors import UserError, run
 from cnn.files import CURE, read_text, write_json, write_text
 from cnn.npz import write_arrays
@@ -44,21 +44,32 @@ class EvaluateParams(Section):
     mistakes: int = Field(ge=6, le=60)
 
 
-def predict(test: Path, path: Path) -> NDArray[np.float32]:
-    """Return the probabilities, (n, k), that the model in a file gives to n test images.
+class Engine(Section, extra="ignore"):
+    """Of section `train`: which engine has trained the model."""
+
+    engine: Literal["exact", "keras"]
+
+
+def predict(given: data.Data, path: Path, engine: str) -> NDArray[np.float32]:
+    """Return the probabilities, (n, k), that the model in a file gives to n images.
+
+    engine : which trained it. What `keras` trained may have layers of any kind: Keras loads it.
 
     Raises
     ------
     UserError
-        A file is not what it should be, or the model does not give probabilities.
+        The file is not a model of such images, or gives no probabilities.
     """
-    given = data.load(test)
-    form = given.images.shape[1:], len(given.classes)
-    archive.read(path, *form)  # refused before TensorFlow is imported
-    runtime.start_tensorflow(seed=0)
-    network = archive.load(path, *form)
-    probabilities = model.predict(network, given.images)
-    if not archive.are_probabilities(probabilities):
+    classes = len(given.classes)
+    if engine == "exact":
+        model = archive.read(path, given.images.shape[1:], classes)
+        probabilities = kernels.probabilities(model.network, model.weights, given.images)
+    else:
+        runtime.start_tensorflow()
+        probabilities = archive.predict_with_keras(path, given.images)
+    if probabilities.shape != (len(given.images), classes) or not archive.are_probabilities(
+        probabilities
+    ):
         raise UserError(
             f"{path}: gives values that are no probabilities; run 'dvc repro --force train'"
         )
@@ -120,24 +131,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--reports", type=Path, required=True, metavar="DIR", help="written into")
     arguments = parser.parse_args(argv)
     params = load(arguments.params, "evaluate", EvaluateParams)
-    images, labels, classes = data.load(arguments.test)
+    engine = load(arguments.params, "train", Engine).engine
+    given = images, labels, classes = data.load(arguments.test)
     absent = np.setdiff1d(np.arange(len(classes)), labels)
     if len(absent):
         raise UserError(
             f"{arguments.test}: has no image of class {classes[absent[0]]}; run 'dvc repro'"
         )
 
-    read_text(arguments.history)  # refused, if it is missing, before anything is started
-    # TensorFlow, and all that judges and draws, take two to three seconds each to import: side by
-    # side.
-    with processes.beside(1) as pool:
-        prediction = pool.submit(predict, arguments.test, arguments.model)
-        with runtime.uncollected():
-            import sklearn.metrics  # noqa: F401, for `statistics.evaluate`
-
-            from cnn import gallery, statistics
-        history = read_history(arguments.history)
-        probabilities = prediction.result()
+    read_text(arguments.history)  # refused, if it is missing, before anything heavy is imported
+    probabilities = predict(given, arguments.model, engine)
+    with runtime.uncollected():
+        from cnn import gallery, statistics
+    history = read_history(arguments.history)
     names = classes.tolist()
     metrics, scores, tables = statistics.evaluate(
         labels, probabilities, names, params.calibration_bins

@@ -67,6 +67,22 @@ def worst_pairs(rows: list[Row]) -> list[tuple[str, str, int]]:
     return sorted(pairs, key=lambda pair: (-pair[2], pair))[:MOST]
 
 
+def model_text(environment: dict[str, str], train: dict[str, object]) -> str:
+    """Return what the network is, and who trained it."""
+    if environment["engine"] == "keras":
+        return (
+            f"A network of Keras' layers, trained from scratch by Keras {environment['keras']} and "
+            f"TensorFlow {environment['tensorflow']} on {environment['cpu']}, GPUs: "
+            f"{environment['GPUs']}"
+        )
+    convolutions, hidden = len(train["filters"]), len(train["dense_units"])
+    return (
+        f"{convolutions} convolution{'s' * (convolutions > 1)}, each with max pooling, {hidden} "
+        f"hidden dense layer{'s' * (hidden != 1)} and a softmax, trained from scratch by the "
+        "project's own kernels, which give the same bytes on every CPU"
+    )
+
+
 def model_card(
     data: dict,
     environment: dict[str, str],
@@ -128,9 +144,7 @@ model.
         data["validation_images"]:,} for validation ({data["validation"]}), {
         data["test_images"]:,} for the test ({data["test"]}).{leak}{licence}
 
-**Model.** Two convolutions with max pooling, a dense layer and a softmax, trained from scratch with
-Keras {environment["keras"]} and TensorFlow {environment["tensorflow"]}, with the parameters
-[below](#parameters).
+**Model.** {model_text(environment, train)}, with the parameters [below](#parameters).
 
 **Intended use.** Learning, teaching and comparing ways of training, on images like those above.
 

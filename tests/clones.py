@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from multiprocessing import reduction
 from pathlib import Path
 
@@ -16,7 +15,6 @@ import numpy as np
 import yaml
 
 from cnn.published import ARRAYS, PUBLISHED, to_idx
-from cnn.runtime import SWITCHES
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,16 +26,14 @@ WARM.set_forkserver_preload(
     + ["dvc.stage.run", "dvc.database", "dvc.data_cloud", "dvc.repo.experiments.executor.local"]
 )
 DVC = ("dvc",), (sys.executable, "-m", "dvc")
+# Variables of this process, or of who runs the tests, that a user has not set.
+FOREIGN = ("DVC_", "GIT_", "XDG_", "PYTEST_", "PYTHONDONT", "CNN_", "TF_", "KERAS_", "CUDA_VISIBLE")
 
 
 def environment(clone: Path) -> dict[str, str]:
     """Return the environment of a user whose home lies beside the clone and who has the data."""
     home = clone.parent / "home"
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("DVC_", "GIT_", "XDG_", "PYTEST_", "PYTHONDONT", *SWITCHES))
-    }
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     return kept | {
         "HOME": str(home),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -45,21 +41,6 @@ def environment(clone: Path) -> dict[str, str]:
         "DVC_SITE_CACHE_DIR": str(home / "dvc"),
         "DVC_NO_ANALYTICS": "1",
     }
-
-
-def call_uncapped(function: Callable[..., None], folder: Path, *arguments: str) -> None:
-    """Call a test module's function in a process whose oneDNN may use all that the CPU has.
-
-    oneDNN reads its cap once, and in the tests' own process it is AVX2.
-    """
-    module, name = function.__module__.rpartition(".")[2], function.__name__
-    program = f"import sys; from tests.{module} import {name}; {name}(*sys.argv[1:])"
-    subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        cwd=ROOT,
-        env=environment(folder / "clone"),
-        check=True,
-    )
 
 
 def attempt(clone: Path, *command: str) -> subprocess.CompletedProcess:

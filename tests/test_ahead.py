@@ -8,13 +8,26 @@ import numpy as np
 import pytest
 
 from cnn import ahead, engine
+from cnn.data import Data
+from cnn.kernels import Kernels, load
+from cnn.params import load as load_params
+from stages.train import TrainParams
 
 IMAGES = 256
 
 
+@pytest.fixture(autouse=True)
+def proved():
+    """The kernels have proved themselves before a test changes what they do."""
+    load()
+
+
 @pytest.fixture
-def images(tmp_path, tf):
-    """A tensor of images, a page each, mapped from a file of which nothing is in memory."""
+def images(tmp_path):
+    """Images, a page each, mapped from a file of which nothing is in memory.
+
+    Where the file system keeps its files in memory, all of them are.
+    """
     pixels = np.arange(IMAGES * mmap.PAGESIZE // 4, dtype=np.float32).reshape(IMAGES, -1)
     with open(tmp_path / "images", "w+b") as file:
         file.write(pixels.tobytes())
@@ -22,43 +35,82 @@ def images(tmp_path, tf):
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    array = np.ndarray(pixels.shape, pixels.dtype, memory)
-    if ahead.resident(array).any():
-        pytest.skip("this file system keeps its files in memory")
-    return engine.in_tensorflow(array)
+    return np.ndarray(pixels.shape, pixels.dtype, memory)
 
 
-def test_the_images_of_the_next_steps_are_read_and_no_others(images, monkeypatch):
-    array, taken = np.from_dlpack(images), 0
+def test_what_is_asked_for_is_read_and_no_neighbour(images):
+    before = ahead.resident(images)
     order = np.random.default_rng(0).permutation(IMAGES)
-    monkeypatch.setattr(ahead, "AHEAD", 0)  # two steps, the least
 
-    def wait_for(wanted) -> None:
-        until = time.monotonic() + 10
-        while not all(ahead.resident(array[index]).all() for index in wanted):
-            assert time.monotonic() < until
-            time.sleep(0.005)
+    ahead.ask(images, order[:20])
 
-    with ahead.reading(images, order, 10, lambda: 7 + taken):
-        wait_for(order[:20])
-        assert ahead.resident(array).sum() == 20
-        taken = 3
-        wait_for(order[30:50])
-
-        found = ahead.resident(array)
-        assert float(images[order[200], 0]) == order[200] * mmap.PAGESIZE / 4
-        found[order[200]] = True  # and none of its neighbours
-        np.testing.assert_array_equal(ahead.resident(array), found)
+    until = time.monotonic() + 60
+    while not ahead.resident(images)[order[:20]].all():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+    before[order[:20]] = True
+    np.testing.assert_array_equal(ahead.resident(images), before)
+    assert images[order[200], 0] == order[200] * mmap.PAGESIZE / 4  # is read when it is taken
+    before[order[200]] = True
+    np.testing.assert_array_equal(ahead.resident(images), before)
 
 
-def test_where_all_is_in_memory_nothing_is_asked(monkeypatch):
-    array = np.ones((10, 3), np.float32)
-    monkeypatch.setattr(ahead, "advise", None)
+@pytest.mark.parametrize("size", [100, mmap.PAGESIZE, 3 * mmap.PAGESIZE + 8])
+def test_every_byte_of_what_is_asked_for_lies_in_a_page_that_is_asked_for(monkeypatch, size):
+    """Whatever the size of an image, and wherever in its page the first one begins."""
+    memory = np.zeros(50 * size + 64, np.uint8)
+    images = memory[24 : 24 + 50 * size].reshape(50, size)
+    places, asked = np.array([0, 7, 49]), set()
 
-    with ahead.reading(array, np.arange(10), 2, None):
-        pass
+    class Libc:
+        def madvise(self, address, length, advice):
+            assert address % mmap.PAGESIZE == 0
+            if advice == mmap.MADV_WILLNEED:
+                asked.update(range(address, address + length))
+
+    monkeypatch.setattr(ahead, "_libc", Libc)
+    ahead.ask(images, places)
+
+    first = images.ctypes.data
+    wanted = {first + place * size + byte for place in places.tolist() for byte in range(size)}
+    assert wanted <= asked
+    assert len(asked - wanted) < len(places) * mmap.PAGESIZE
 
 
-def test_an_error_in_the_block_ends_the_reader(images):
-    with pytest.raises(KeyError), ahead.reading(images, np.arange(IMAGES), 1, lambda: 0):
-        raise KeyError
+def test_memory_that_is_in_use_is_resident():
+    assert ahead.resident(np.ones((10, 1000), np.float32)).all()
+
+
+@pytest.mark.parametrize("chunk", [0, 1e9], ids=["step by step", "many steps at once"])
+def test_a_training_from_the_disk_asks_for_each_image_once_before_it_takes_it(
+    tiny_yaml, digits, monkeypatch, chunk
+):
+    whole = load_params(tiny_yaml, "train", TrainParams)
+    params = whole.model_copy(update={"epochs": 2, "batch_size": 3})
+    data = Data(*digits, np.array([*"0123456789"]))
+    asked, taken, train = [], [], Kernels.train
+
+    def taking(self, *given):
+        taken.extend(given[5])
+        assert asked[: len(taken)] == taken
+        # What comes next is read meanwhile.
+        assert len(asked) % 40 == 0 or len(asked) >= len(taken) + 2 * len(given[5])
+        return train(self, *given)
+
+    monkeypatch.setattr(engine, "CHUNK", chunk)
+    monkeypatch.setattr(ahead, "resident", lambda images: np.array([True, False]))
+    monkeypatch.setattr(ahead, "ask", lambda images, places: asked.extend(places))
+    monkeypatch.setattr(Kernels, "train", taking)
+
+    engine.train(params, params.network((14, 14, 1), 10), data, data)
+
+    assert asked == taken
+    assert sorted(taken) == sorted([*range(40)] * 2)
+
+
+def test_where_all_is_in_memory_nothing_is_asked(tiny_yaml, digits, monkeypatch):
+    params = load_params(tiny_yaml, "train", TrainParams)
+    data = Data(*digits, np.array([*"0123456789"]))
+    monkeypatch.setattr(ahead, "ask", None)
+
+    engine.train(params, params.network((14, 14, 1), 10), data, data)

@@ -12,6 +12,8 @@ import pytest
 from PIL import Image, ImageDraw
 from playwright.sync_api import sync_playwright
 
+from cnn import archive
+from cnn.archive import Adam
 from cnn.errors import UserError
 from handwriting import draw
 
@@ -104,6 +106,28 @@ def test_an_image_is_answered(port: int):
     assert answer["digit"] == 3
     assert len(answer["probabilities"]) == 10
     assert len(answer["seen"]) == 784
+
+
+def too_large(reader: Path, path: Path, bias: float) -> Path:
+    """Write the reader with weights that are numbers, but too large to compute with."""
+    network, arrays = archive.read(reader)
+    weights = [np.full_like(array, 1e38 if array.ndim > 1 else bias) for array in arrays]
+    archive.write(path, network, weights, Adam(0.1, 0.9, 0.9, 0.0, 0.0, 0, weights, weights, []))
+    return path
+
+
+def test_a_model_that_gives_no_probabilities_is_refused_at_the_start(reader: Path, tmp_path):
+    with pytest.raises(UserError, match="the model gives no probabilities; choose another"):
+        draw.server(too_large(reader, tmp_path / "cnn.keras", bias=1e38), 0)
+
+
+def test_a_digit_for_which_the_model_gives_no_probabilities_is_refused(reader: Path, tmp_path):
+    with draw.server(too_large(reader, tmp_path / "cnn.keras", bias=0), 0) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        status, answer = ask(server.server_address[1], body=png(drawn(3)))
+        server.shutdown()
+    assert status == 422
+    assert answer["error"].startswith("the model gives no probabilities; ")
 
 
 def test_what_is_no_image_is_refused(port: int):

@@ -1,5 +1,6 @@
 """All pictures of a model, from 2 to 100 classes: the same bytes everywhere, nothing cut off."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -60,14 +61,14 @@ def results_of(names: list[str], channels: int, n: int = 400, wrong: float = 0.1
 def draw(folder: Path, results: gallery.Results) -> dict[str, Figure]:
     """Call draw_all; return {name: figure} as they were saved."""
     found = {}
-    save = Figure.savefig
+    save = gallery.save
 
-    def keep(figure, path, **kwargs):
-        save(figure, path, **kwargs)
-        found[path.stem.split("-")[-1]] = figure  # below a name that is not final
+    def keep(figure, path):
+        save(figure, path)
+        found[path.stem] = figure
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", keep)
+        patch.setattr(gallery, "save", keep)
         gallery.draw_all(folder, results)
     return found
 
@@ -103,7 +104,45 @@ def test_every_picture_is_as_wide_as_a_readme(drawn, k):
         with Image.open(folder / f"{name}.png") as image:
             assert image.width == 1000, name
             assert 200 <= image.height <= 1300, name
-            assert "Software" not in image.info
+
+
+def test_the_pixels_are_those_that_were_drawn(tmp_path, monkeypatch):
+    save, compared = gallery.save, []
+
+    def compare(figure, path):
+        save(figure, path)
+        with Image.open(path) as image:
+            np.testing.assert_array_equal(image, figure.canvas.buffer_rgba(), path.name)
+        compared.append(path.stem)
+
+    monkeypatch.setattr(gallery, "save", compare)
+    gallery.draw_all(tmp_path, results_of(NAMES[10], channels=3))
+
+    assert compared == list(gallery.PICTURES)
+
+
+def test_every_zlib_and_processor_give_the_bytes_that_are_recorded(tmp_path, monkeypatch):
+    """If they change with deflate's version, so do all pictures: record anew.
+
+    No line and no text, so that matplotlib has no part in it.
+    """
+    for name in ("zlib.compress", "zlib.compressobj", "PIL.Image.Image.save"):
+        monkeypatch.setattr(name, None)
+    set_style()
+    figure = plt.figure(figsize=(0.9, 0.6))
+    y, x = np.mgrid[:60, :90]
+    pixels = np.stack([x * y, x + y, x**2 ^ y, np.full_like(x, 255)], axis=-1).astype(np.uint8)
+    pixels[20:40, 10:80] = 255
+    figure.figimage(pixels, origin="upper")
+
+    gallery.save(figure, tmp_path / "a.png")
+
+    plt.close(figure)
+    with Image.open(tmp_path / "a.png") as image:
+        np.testing.assert_array_equal(image, pixels)
+        assert {key: round(value[0]) for key, value in image.info.items()} == {"dpi": DPI}
+    found = hashlib.sha256((tmp_path / "a.png").read_bytes()).hexdigest()
+    assert found == "7aa9e487e69e6c87cec5cb48871e7b334a7b589744586ea81ef5117e731d36cc"
 
 
 @pytest.mark.parametrize("k", NAMES)

@@ -7,10 +7,10 @@ import sys
 import pytest
 
 from benchmarks import emulated, machines
-from cnn import processes
 from cnn.errors import run
 from cnn.params import read_yaml
 from tests.clones import ROOT
+from tools import packages
 
 EMULATOR = """#!/bin/sh
 [ "$2" = help ] && { echo 'x86 Haswell'; echo 'x86 Other'; echo 'x86 Broken'; exit 1; }
@@ -30,7 +30,9 @@ exit 0
 @pytest.fixture
 def emulator(tmp_path, monkeypatch):
     """An emulator that knows three CPUs: one computes as this machine, one otherwise, one fails."""
-    for name, script in ((machines.QEMU, EMULATOR), ("python", PYTHON)):
+    arm = EMULATOR.replace("x86 Haswell", "cortex-a72").replace("Other", "x").replace("Broken", "y")
+    scripts = {machines.QEMU: EMULATOR, machines.QEMU_ARM: arm, "python": PYTHON}
+    for name, script in scripts.items():
         (tmp_path / name).write_text(script)
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
@@ -74,17 +76,41 @@ def test_a_failure_on_this_machine_is_one_line(emulator, monkeypatch, refusal):
     assert message == "on this machine: exit code 3: no kernel for this CPU"
 
 
-def test_a_cpu_that_nobody_knows_is_refused_before_anything_is_run(emulator, refusal):
-    message = refusal(machines.main, ["--cpus", "Haswell", "Has"])
-    assert message == "Has: is no CPU of qemu-x86_64; 'qemu-x86_64 -cpu help' names them"
+@pytest.mark.parametrize("cpu", ["Has", "cortex-a72"])  # the latter wants --arm
+def test_a_cpu_that_nobody_knows_is_refused_before_anything_is_run(emulator, refusal, cpu):
+    message = refusal(machines.main, ["--cpus", "Haswell", cpu])
+    assert message.startswith(f"{cpu}: is no CPU of qemu-x86_64 or, with --arm, of qemu-aarch64")
 
 
 def test_a_missing_emulator_is_one_line(monkeypatch, capfd):
     monkeypatch.setattr(machines.shutil, "which", lambda _: None)
-    assert run(lambda: machines.main([])) == 1
-    assert capfd.readouterr().err == (
-        "error: qemu-x86_64: is missing; install qemu-user (Debian's package)\n"
+    assert run(lambda: machines.main(["--cpus", "Haswell"])) == 1
+    assert capfd.readouterr().err.endswith(
+        "or they are missing; install qemu-user (Debian's package)\n"
     )
+
+
+def test_a_folder_without_a_userland_is_one_line(emulator, tmp_path, refusal):
+    message = refusal(machines.main, ["--cpus", "cortex-a72", "--arm", str(tmp_path)])
+    assert message == f"{tmp_path}: holds no userland; make it with --make-arm"
+
+
+def test_a_userland_is_run_with_its_own_python_and_packages(emulator, tmp_path):
+    for folder in ("root/usr/bin", "site"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "root/usr/bin/python3.11").touch()
+
+    command, variables = machines.runner("cortex-a72", tmp_path)
+
+    assert command[1:4] == ["-cpu", "cortex-a72", "-L"]
+    assert command[4:] == [f"{tmp_path}/root", f"{tmp_path}/root/usr/bin/python3.11"]
+    assert variables["PYTHONPATH"] == f"{ROOT}:{tmp_path}/site"
+    assert variables["PATH"] == "/nowhere"  # no program of this machine
+
+
+def test_the_packages_of_the_userland_are_locked():
+    locked = packages.locked((ROOT / "requirements.txt").read_text())
+    assert set(machines.ARM_PACKAGES) <= set(locked)
 
 
 def test_without_a_model_the_one_line_says_what_makes_it(tmp_path, monkeypatch, refusal):
@@ -98,7 +124,6 @@ def here(monkeypatch):
     """This process, in which no other may be started until the test is over."""
     process = multiprocessing.process.BaseProcess
     monkeypatch.setattr(process, "start", process.start)
-    monkeypatch.setattr(processes, "beside", processes.beside)
     emulated.stay_in_this_process()
 
 

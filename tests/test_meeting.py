@@ -14,7 +14,7 @@ from cnn.meeting import Cluster, cluster_in, meet
 from tools.workers import free_addresses
 
 FOUR = ["a:1", "b:2", "c:3", "d:4"]
-IDENTITY = {"train.seed": "42", "training data": "0a1b", "cnn.steps": "77"}
+IDENTITY = {"train.seed": "42", "training data": "0a1b", "cnn.engine": "77"}
 
 
 def config(cluster, kind="worker", index=0) -> dict[str, str]:

@@ -40,10 +40,21 @@ KINDS = {
     "train.rotation": ([-1, 181], [0, 180], "a number at least 0 and at most 180"),
     "train.schedule": (
         ["cosin", "Cosine", "", 1], ["constant", "cosine"], "constant or cosine"),
+    "train.engine": (["Exact", "keras ", "pytorch", 1], ["exact", "keras"], "exact or keras"),
+    "train.precision": (
+        ["bfloat16", "float16", 32],
+        ["float32", "mixed_bfloat16"],
+        "float32 or mixed_bfloat16",
+    ),
     "train.filters": (
-        [[32], [32, 64, 128], [0, 64], [32, 1025], [32.0, 64], [True, 64], 32],
-        [[1, 1], [1024, 1024]],
-        "a list of 2, each a whole number at least 1 and at most 1024",
+        [[1] * 7, [0, 64], [32, 1025], [32.0, 64], [True, 64], [[32], 64], [32.0], 32, "32, 64"],
+        [[1], [1024] * 6, [32, 64]],
+        "a list of 1 to 6, each a whole number at least 1 and at most 1024",
+    ),
+    "train.dense_units": (
+        [[1] * 4, [0], [128, 4097], [128.0], [True], 128],
+        [[], [1], [4096] * 3],
+        "a list of 0 to 3, each a whole number at least 1 and at most 4096",
     ),
     "prepare.image_size": (
         [7, 257, 28.0],
@@ -88,7 +99,7 @@ def test_a_broken_value_is_refused_with_key_value_and_what_is_allowed(
     name, key = parameter.split(".")
     wrong, edges, allowed = KINDS[parameter]
     for value in wrong + [
-        each for each in [*WRONG_FOR_ALL, None] if all(each is not e for e in edges)
+        each for each in [*WRONG_FOR_ALL, None] if repr(each) not in map(repr, edges)
     ]:
         path = write({name: params[name] | {key: value}})
 
@@ -97,8 +108,7 @@ def test_a_broken_value_is_refused_with_key_value_and_what_is_allowed(
         told = re.escape(f"; allowed: {allowed}{CURE}")
         match = re.fullmatch(rf"{re.escape(f'{path}: {parameter}')}(\.\d)? is (.+?){told}", message)
         assert match, message
-        values = [value, *value] if isinstance(value, list) else [value]
-        assert match[2] in map(repr, values)
+        assert match[2] == repr(value[int(match[1][1:])] if match[1] else value)
 
 
 @pytest.mark.parametrize("parameter", KINDS)
@@ -118,7 +128,14 @@ def in_words(annotation, metadata) -> list[str]:
         return list(map(str, get_args(annotation)))
     if get_origin(annotation) is tuple:
         kind, info = get_args(get_args(annotation)[0])
-        return [f"{words} each" for words in in_words(kind, info.metadata)]
+        length = {"min_length": 0} | {
+            word: getattr(constraint, word)
+            for constraint in metadata
+            for word in ("min_length", "max_length")
+            if hasattr(constraint, word)
+        }
+        least, most = length["min_length"], length["max_length"]
+        return [f"{least} to {most} of {words} each" for words in in_words(kind, info.metadata)]
     bound = {
         word: getattr(constraint, word)
         for constraint in metadata
@@ -258,6 +275,17 @@ def test_a_missing_key_is_named(params, write, refusal, name, key):
 
     assert f"key '{name}.{key}' is missing; allowed: " in message
     assert message.endswith(CURE)
+
+
+def test_of_the_items_of_a_list_the_first_wrong_one_is_told(params, write, refusal):
+    path = write({"train": params["train"] | {"filters": [8, 0, -1, "x"], "dense_units": [0]}})
+
+    message = refusal(load, path, "train", TrainParams)
+
+    assert re.findall(r"train\.\S+ is \S+;", message) == [
+        "train.filters.1 is 0;",
+        "train.dense_units.0 is 0;",
+    ]
 
 
 def test_all_problems_are_told_in_one_line(params, write, refusal):

@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import termios
-import threading
 
 import pytest
 
@@ -14,14 +13,20 @@ from cnn import progress
 from tests.clones import ROOT
 
 PROGRAM = """
-import sys, time
 from cnn import progress
-began = time.monotonic()
-progress.FIRST = progress.LATER = 0.5
-with progress.shown(1000, lambda: int((time.monotonic() - began) * 500)) as say:
-    time.sleep(1.3)
-    say("a line")
+with progress.shown(1000) as bar:
+    bar.update(250)
+    bar.line("a line")
+    bar.update(500)
 """
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that a test sets, in seconds."""
+    now = [1000.0]
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
+    return now
 
 
 @pytest.mark.parametrize(
@@ -32,24 +37,71 @@ def test_a_duration_is_said_as_people_do(taken, said):
     assert progress.seconds(taken) == said
 
 
-def test_a_log_gets_whole_lines_with_an_estimate():
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+def test_a_log_gets_a_line_soon_and_then_one_a_minute_with_an_estimate(clock, capsys):
+    said = {}
+    with progress.shown(10_000) as bar:
+        for second in range(1, 200):
+            clock[0] += 1
+            bar.update(10 * second)
+            if out := capsys.readouterr().out:
+                said[second] = out
 
-    *steps, last = done.stdout.splitlines()
-    found = [re.fullmatch(r"step (\d+) of 1,000, about (\d) s left", line) for line in steps]
-    assert found
-    for step in found:  # 500 a second
-        assert abs((1000 - int(step[1])) / 500 - int(step[2])) < 1
-    assert last == "a line"
-    assert done.stderr == ""
+    # 10 steps a second; of the first ones nothing is known until the second look.
+    assert said == {
+        second: f"step {10 * second:,} of 10,000, about {left} left\n"
+        for second, left in ((5, "17 min"), (66, "16 min"), (127, "15 min"), (188, "14 min"))
+    }
+    assert capsys.readouterr() == ("", "")
 
 
-def test_a_terminal_gets_a_bar_that_is_gone_at_the_end():
+def test_what_else_is_said_puts_the_next_line_off(clock, capsys):
+    with progress.shown(1000) as bar:
+        bar.update(0)
+        clock[0] += 50
+        bar.line("epoch 1")
+        clock[0] += 59
+        bar.update(500)
+        assert capsys.readouterr().out == "epoch 1\n"
+        clock[0] += 2
+        bar.update(510)
+
+    assert capsys.readouterr().out == "step 510 of 1,000, about 2 min left\n"
+
+
+def test_of_a_single_step_that_takes_long_nothing_is_estimated(clock, capsys):
+    with progress.shown(10) as bar:
+        for _ in range(10):
+            clock[0] += 100
+            bar.update(3)
+
+    assert capsys.readouterr().out == ""
+
+
+def test_one_that_goes_on_counts_the_time_of_its_own_steps(clock, capsys):
+    with progress.shown(1000) as bar:
+        bar.update(900)  # which were there before
+        clock[0] += 100
+        bar.update(950)
+
+    assert capsys.readouterr().out == "step 950 of 1,000, about 2 min left\n"
+
+
+def test_a_silent_one_says_nothing(clock, capsys):
+    with progress.shown(10, silent=True) as bar:
+        for count in range(10):
+            clock[0] += 100
+            bar.update(count)
+        bar.line("a line")
+
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("silent", ["", ", silent=True"], ids=["shown", "silent"])
+def test_a_terminal_gets_a_bar_that_is_gone_at_the_end(silent):
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
-    with subprocess.Popen([sys.executable, "-c", PROGRAM], cwd=ROOT, stdout=theirs, stderr=theirs):
+    program = PROGRAM.replace("1000", f"1000{silent}")
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=theirs, stderr=theirs):
         os.close(theirs)
         shown = b""
         try:
@@ -60,23 +112,21 @@ def test_a_terminal_gets_a_bar_that_is_gone_at_the_end():
     os.close(ours)
 
     text = shown.decode()
-    bar, _, after = text.partition("a line\r\n")
-    assert re.search(r"\d+%\|.*\| \d+/1000 \[", bar)
-    assert "step 5" not in text  # the bar says it
+    if silent:
+        assert text == ""
+        return
+    _, line, after = text.partition("a line\r\n")
+    assert line
+    assert re.search(r"25%\|.*\| 250/1000 \[", after)  # it is back below the line
+    assert "step 2" not in text  # the bar says it
     assert not after.rpartition("\r")[2].strip()  # the last thing on the line is nothing
 
 
-def test_a_count_that_is_never_asked_costs_no_line(capsys):
-    with progress.shown(10, lambda: 0) as say:
-        say("done at once")
+def test_an_error_inside_goes_on_and_ends_the_bar(monkeypatch):
+    closed = []
+    monkeypatch.setattr(progress.Bar, "close", lambda bar: closed.append(bar))
 
-    assert capsys.readouterr().out == "done at once\n"
-
-
-def test_an_error_inside_goes_on_and_ends_the_bar():
-    before = threading.active_count()
-
-    with pytest.raises(ZeroDivisionError), progress.shown(10, lambda: 0):
+    with pytest.raises(ZeroDivisionError), progress.shown(10) as bar:
         1 / 0  # noqa: B018
 
-    assert threading.active_count() == before
+    assert closed == [bar]

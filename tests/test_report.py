@@ -14,7 +14,14 @@ from cnn.params import read_yaml
 from stages import report
 from stages.evaluate import write_results
 
-ENVIRONMENT = {"keras": "3.15.1", "tensorflow": "2.21.0", "precision": "float32"}
+EXACT = {"engine": "exact", "numpy": "2.4.2", "h5py": "3.15.1"}
+KERAS = {
+    "engine": "keras",
+    "tensorflow": "2.21.0",
+    "keras": "3.15.1",
+    "cpu": "GenuineIntel 6 106",
+    "GPUs": "none",
+}
 TEN = ["ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen", "ibex", "jay"]
 DATA = {
     "title": "Ten animals",
@@ -64,7 +71,9 @@ def flags(folder) -> list[str]:
 def run_report(tmp_path):
     """Write what the stage reads for given mistakes, run it; return its rows and its card."""
 
-    def call(wrong=WRONG, classes=TEN, **data) -> tuple[list[dict[str, str]], str]:
+    def call(
+        wrong=WRONG, classes=TEN, environment=EXACT, **data
+    ) -> tuple[list[dict[str, str]], str]:
         labels = np.arange(30) % 10
         probabilities = probabilities_of(labels, wrong)
         write_arrays(
@@ -79,9 +88,11 @@ def run_report(tmp_path):
         pictures = tmp_path / "evaluate" / "pictures"
         pictures.mkdir(parents=True, exist_ok=True)
         (pictures / "captions.json").write_text(json.dumps(captions))
-        (tmp_path / "environment.json").write_text(json.dumps(ENVIRONMENT))
+        (tmp_path / "environment.json").write_text(json.dumps(environment))
         (tmp_path / "data.json").write_text(json.dumps(DATA | data))
-        (tmp_path / "params.yaml").write_text("train: {epochs: 010, filters: [8, 16], fill: 0.5}\n")
+        (tmp_path / "params.yaml").write_text(
+            "train: {epochs: 010, filters: [8, 16], dense_units: [32], fill: 0.5, resume: true}\n"
+        )
         report.main(flags(tmp_path))
         with open(tmp_path / "predictions.csv", newline="", encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream))
@@ -136,7 +147,6 @@ def test_the_card_contains_the_numbers(run_report, tmp_path):
     assert numbers["log loss"] == f"{metrics['log_loss']:.4f} nats"
     assert numbers["F1, mean of the classes"] == f"{scores['macro_f1']:.4f}"
     assert numbers["expected calibration error"] == f"{scores['calibration_error']:.4f}"
-    assert "Keras 3.15.1 and TensorFlow 2.21.0" in in_one_line(card)
     assert "The weakest class is **dog** (F1 0.5000)" in card
 
 
@@ -154,6 +164,41 @@ def test_what_the_card_claims_of_the_data_stands_in_the_summary(run_report):
     assert "in training too" not in card
     assert "MNIST" not in card
     assert "digit" not in card
+
+
+def test_the_card_tells_the_network_and_that_the_kernels_trained_it(run_report):
+    card = in_one_line(run_report()[1])
+
+    assert (
+        "**Model.** 2 convolutions, each with max pooling, 1 hidden dense layer and a softmax, "
+        "trained from scratch by the project's own kernels, which give the same bytes on every "
+        "CPU, with the parameters [below](#parameters)."
+    ) in card
+    assert "Keras" not in card
+    assert "TensorFlow" not in card
+
+
+def test_the_card_tells_on_what_keras_trained_it(run_report):
+    card = in_one_line(run_report(environment=KERAS)[1])
+
+    assert (
+        "**Model.** A network of Keras' layers, trained from scratch by Keras 3.15.1 and "
+        "TensorFlow 2.21.0 on GenuineIntel 6 106, GPUs: none, with the parameters"
+    ) in card
+    assert "same bytes" not in card
+
+
+@pytest.mark.parametrize(
+    ("filters", "dense_units", "told"),
+    [
+        ([8], [], "1 convolution, each with max pooling, 0 hidden dense layers and a softmax, "),
+        ([8] * 6, [9] * 3, "6 convolutions, each with max pooling, 3 hidden dense layers and a "),
+    ],
+)
+def test_the_layers_are_counted(filters, dense_units, told):
+    train = {"filters": filters, "dense_units": dense_units}
+
+    assert report.model_text(EXACT, train).startswith(told)
 
 
 def test_without_licence_and_limits_nothing_is_said_of_them(run_report):
@@ -174,7 +219,13 @@ def test_test_images_that_are_in_training_too_are_named(run_report):
 def test_the_parameters_are_those_of_the_file_as_dvc_reads_them(run_report):
     *_, parameters = tables(run_report()[1])
 
-    assert parameters[2:] == [["`epochs`", "10"], ["`filters`", "[8, 16]"], ["`fill`", "0.5"]]
+    assert parameters[2:] == [
+        ["`epochs`", "10"],
+        ["`filters`", "[8, 16]"],
+        ["`dense_units`", "[32]"],
+        ["`fill`", "0.5"],
+        ["`resume`", "true"],
+    ]
 
 
 def test_the_card_names_the_worst_pairs_and_the_most_confident_mistakes(run_report):

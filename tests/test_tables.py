@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from benchmarks import (
-    accuracy,
     cores,
     datasets,
     first_run,
@@ -100,7 +99,7 @@ def test_a_table_without_its_csv_is_an_error_and_the_others_are_written(project,
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("<!-- table: nothing -->\n<!-- end -->\n", "no table 'nothing'; there are accuracy"),
+        ("<!-- table: nothing -->\n<!-- end -->\n", "no table 'nothing'; there are cores"),
         ("<!-- table: whole -->\nold\n", "the table 'whole' has no line '<!-- end -->'"),
         (
             "<!-- table: whole -->\n<!-- table: knobs -->\n<!-- end -->\n",
@@ -170,8 +169,8 @@ def test_the_table_of_the_whole_pipeline():
         {"round": "1", "candidate": whole.REPRO, "seconds": "40", "accuracy": "0.993"},
     ]
     assert lines(whole.table(measured)) == [
-        ["plain script", "50.0", "1.00 (1.00 to 1.00)", "98.70 %"],
-        ["`dvc repro --force`", "40.0", "0.80 (0.80 to 0.80)", "99.30 %"],
+        ["plain script", "50.0", "1.00", "98.70 %"],
+        ["`dvc repro --force`", "40.0", "0.80", "99.30 %"],
         ["n = 1 rounds."],
     ]
 
@@ -203,9 +202,9 @@ def test_the_table_of_large(refusal):
     ]
     few, held, mapped = large.TITLES.values()
     assert lines(large.table(measured)) == [
-        [few, "1,000", "20", "10", "10.0", "1.00 (1.00 to 1.00)", "20.0", "400", "0.0"],
-        [held, "4,000", "", "2", "11.0", "1.10 (1.10 to 1.10)", "20.0", "9,000", "0.0"],
-        [mapped, "4,000", "30", "2", "12.0", "1.20 (1.20 to 1.20)", "20.0", "9,000", "1.5"],
+        [few, "1,000", "20", "10", "10.0", "1.00", "20.0", "400", "0.0"],
+        [held, "4,000", "", "2", "11.0", "1.10", "20.0", "9,000", "0.0"],
+        [mapped, "4,000", "30", "2", "12.0", "1.20", "20.0", "9,000", "1.5"],
         [
             "Steps timed: 100, each of images from all over the file; n = 1 rounds. All of them, "
             "in memory or mapped, give the same bytes. The group used 2.00 GB at most, the "
@@ -271,31 +270,11 @@ def test_the_table_of_reading():
         {"round": "1", "candidate": reading.MANY, "seconds": "6", "peak_bytes": "6.5e8"},
     ]
     assert lines(reading.table(measured)) == [
-        ["`import tensorflow`", "4.0", "1.00 (1.00 to 1.00)", "700"],
-        [reading.ONE, "3.0", "0.75 (0.75 to 0.75)", "600"],
-        [reading.MANY, "6.0", "1.50 (1.50 to 1.50)", "650"],
+        ["`import tensorflow`", "4.0", "1.00", "700"],
+        [reading.ONE, "3.0", "0.75", "600"],
+        [reading.MANY, "6.0", "1.50", "650"],
         ["999 pictures more take 3.0 s (3.0 to 3.0) more; n = 1 rounds."],
     ]
-
-
-def test_the_table_of_accuracy():
-    columns = ("seed", "instruction_set", "onednn", "accuracy", "log_loss", "agreement")
-    measured = [
-        dict(zip(columns, line.split(","), strict=True))
-        for line in (
-            "42,AVX2,on,0.993,0.020,1",
-            "42,SSE41,on,0.992,0.022,0.998",
-            "42,ALL,off,0.995,0.021,0.997",
-            "43,AVX2,on,0.991,0.020,0.994",
-        )
-    ]
-    *found, (text,) = lines(accuracy.table(measured))
-    assert found == [
-        ["other instruction sets, oneDNN off", "2", "0.0020", "0.0020", "99.70 %"],
-        ["other seeds", "1", "0.0020", "0.0000", "99.40 %"],
-    ]
-    assert "Over 2 seeds the default has 99.20 ± 0.14 % test accuracy (99.10 to 99.30)." in text
-    assert "0.0040 in accuracy, 0.0040 in log loss, 99.40 % read alike." in text
 
 
 def test_the_table_of_cores():

@@ -1,23 +1,27 @@
 """Several workers train the model of one, to the bit, and end together, with a line of why."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import Pipe
+from threading import Barrier
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
 
-from cnn import runtime, workers
-from cnn.meeting import BEAT, Cluster, Met, endpoint, receive, send
+from cnn import workers
+from cnn.kernels import Recipe, load
+from cnn.meeting import BEAT, Cluster, Met, receive, send
+from cnn.network import network_of
+from cnn.resume import State
 from cnn.workers import Team
 from stages import train
-from tests.clones import ROOT, call_uncapped, environment
+from tests.clones import ROOT, environment
 from tests.test_train import WRITTEN, flags
 from tools.workers import config, free_addresses
 
@@ -74,13 +78,49 @@ def wait_for(condition) -> None:
         time.sleep(0.01)
 
 
-def test_one_alone_has_nobody_to_wait_for(tmp_path):
-    team = Team(Cluster(0, ("",)), Met({}, 0, b""))
+def test_one_alone_is_no_team_and_needs_no_tensorflow(monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras", None)  # to import it raises
+    state = State(epochs=3)
 
-    with team.together():
-        team.agree([np.zeros(3)])
-    team.part()
-    assert (team.is_chief, team.share.index, team.share.of) == (True, 0, 1)
+    assert workers.assemble(Cluster(0, ("",)), {"train.seed": "42"}, state) == (None, state)
+    with workers.together(None):
+        pass
+
+
+@pytest.mark.parametrize(("n", "shards"), [(2, 2), (2, 8), (4, 4), (4, 16)])
+def test_the_shards_are_shared_and_the_steps_are_those_of_one(digits, n, shards):
+    """To the bit, though a batch is short and some shards are empty."""
+    network = network_of((5, 9), 3, (7,), 0.3, (14, 14, 1), 10)
+    recipe = Recipe(
+        3, 12, shards, dropout=0.3, shift=2, rotation=9, weight_decay=0.1, averaging=0.9
+    )
+    images, labels = digits
+    order = np.random.default_rng(0).permutation(len(labels))[:29]
+    rates = np.linspace(0.01, 0.02, 3, dtype=np.float32)
+    steps = images, labels, order, 7, rates, rates
+    alone = load().initial_weights(network, seed=1, averaged=True)
+    expected = load().train(network, recipe, alone, *steps)
+    meeting, rows = Barrier(n), [None] * n
+
+    def one(index):
+        team = Team(Cluster(index, tuple("abcd"[:n])), Met({}, 0, b""))
+
+        def gather(row):  # as TensorFlow's servers do it
+            rows[index] = row
+            meeting.wait()
+            found = np.stack(rows)
+            meeting.wait()
+            return found
+
+        team.gather = gather
+        weights = load().initial_weights(network, seed=1, averaged=True)
+        return weights, team.train(network, recipe, weights, *steps, threads=1)
+
+    with ThreadPoolExecutor(n) as pool:
+        for weights, (losses, correct) in pool.map(one, range(n)):
+            assert (losses.tobytes(), correct) == (expected[0].tobytes(), expected[1])
+            for found, wanted in zip(weights, alone, strict=True):
+                assert found.tobytes() == wanted.tobytes()
 
 
 @pytest.mark.parametrize("index", [0, 1])
@@ -175,23 +215,32 @@ def test_what_tensorflow_says_is_said_only_if_nobody_knows_more(tf, team, capsys
     assert told.startswith("error: the workers have lost each other: 'Collective timed out'; ")
 
 
-def start_servers_with_a_silent_worker() -> None:
-    workers.START, workers.SILENCE = 1.0, 2.0
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # as the train stage does
-    runtime.start_tensorflow(42)
-    (*both, server), (ours, _theirs) = free_addresses(3), Pipe()
-    team = Team(Cluster(0, tuple(both)), Met({1: ours}, endpoint(server)[1], b""))
-    with team.together():
-        team.start_server()
+SILENT = """
+import os
+from multiprocessing import Pipe
+from cnn import runtime, workers
+from cnn.meeting import Cluster, Met, endpoint
+from tools.workers import free_addresses
+
+workers.START, workers.SILENCE = 1.0, 2.0
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # as `assemble` does
+runtime.start_tensorflow()
+(*both, server), (ours, theirs) = free_addresses(3), Pipe()
+team = workers.Team(Cluster(0, tuple(both)), Met({1: ours}, endpoint(server)[1], b""))
+with team.together():
+    team.start_server()
+"""
 
 
-def test_one_that_stops_before_the_servers_start_is_named(tmp_path, capfd):
+def test_one_that_stops_before_the_servers_start_is_named(tmp_path):
     """TensorFlow waits for it then, and lets nothing of Python's run meanwhile."""
-    with pytest.raises(subprocess.CalledProcessError) as failed:
-        call_uncapped(start_servers_with_a_silent_worker, tmp_path)
+    command = [sys.executable, "-c", SILENT]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(tmp_path / "clone"), capture_output=True, text=True
+    )
 
-    assert failed.value.returncode == 1
-    (line,) = capfd.readouterr().err.splitlines()
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
     assert line.endswith(" has not answered for 2 s; start it again, it goes on")
 
 
@@ -209,22 +258,23 @@ def eventful(tiny, tmp_path_factory):
 def start(prepared, tmp_path):
     """Start the train stage as worker `index` of those at `addresses`; it writes into `folder`.
 
-    Its clock goes `speed` times as fast as others.
+    Without addresses it trains alone. Its clock goes `speed` times as fast as others.
     """
     running = []
     program = """if True:
         import sys, time, types
+        from cnn import engine
         from cnn.errors import run
         from stages import train
 
         speed = float(sys.argv.pop(1))
-        train.time = types.SimpleNamespace(perf_counter=lambda: speed * time.perf_counter())
+        engine.time = types.SimpleNamespace(perf_counter=lambda: speed * time.perf_counter())
         sys.exit(run(train.main))
     """
 
-    def call(params, folder, addresses, index, speed=1.0):
+    def call(params, folder, addresses=(), index=0, speed=1.0):
         words = flags(params, prepared / "train.npz", prepared / "validation.npz", folder)
-        told = {"TF_CONFIG": config(addresses, index)}
+        told = {"TF_CONFIG": config(addresses, index)} if addresses else {}
         running.append(
             subprocess.Popen(
                 [sys.executable, "-c", program, str(speed), *words],
@@ -280,11 +330,5 @@ def test_when_one_is_killed_the_other_ends_and_the_next_run_goes_on_alone(
     assert chief.returncode == 1
     assert error == f"error: worker 1 ({addresses[1]}) has ended; start it again, it goes on\n"
     assert not {"cnn.keras", "environment.json"} & set(os.listdir(tmp_path / "out"))
-    assert ".cnn.keras.resume" in os.listdir(tmp_path / "out")
-
-
-def test_the_shares_of_two_workers_are_every_other_shard(team):
-    make, _ = team
-    share = make().share
-    assert (share.index, share.of) == (0, 2)
-    assert json.loads(config(["a:1", "b:2"], 1))["task"] == {"type": "worker", "index": 1}
+    alone = start(endless, tmp_path / "out")
+    assert alone.stdout.readline().startswith("going on after epoch ")

@@ -17,17 +17,17 @@ from cnn.files import read_text, write_text
 
 LOCKED = Path("requirements.txt")
 FOLDER = Path("packages")
-TRAINING = ("h5py", "keras", "numpy", "tensorflow")
+TRAINING = ("h5py", "keras", "numpy", "tensorflow")  # Keras and TensorFlow: the engine `keras`
 # What computes, writes or draws the bytes of a stage's outputs.
 BYTES = {
     "prepare": ("numpy", "pillow"),
     "train": TRAINING,
     "evaluate": (
         *TRAINING,
+        "deflate",
         "kiwisolver",
         "matplotlib",
         "pandas",
-        "pillow",
         "scikit-learn",
         "scipy",
         "seaborn",

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnn import archive, model, runtime
+from cnn import archive, kernels
 from cnn.errors import UserError, run
 from cnn.files import read_json
 from cnn.pictures import SUFFIXES, decode, read_file, to_pixels
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     about = read_json(arguments.data)
     image_shape = about["height"], about["width"], about["channels"]
     classes = list(about["images_by_class"])
-    archive.read(arguments.model, image_shape, len(classes))  # refused before TensorFlow starts
+    model = archive.read(arguments.model, image_shape, len(classes))
     failed = 0
     seen: list[tuple[Path, NDArray[np.float32]]] = []
     for path in [file for picture in arguments.pictures for file in files_in(picture)]:
@@ -73,9 +73,11 @@ def main(argv: list[str] | None = None) -> int:
             print(f"error: {path}: {error}", file=sys.stderr)
     if not seen:
         return failed
-    runtime.start_tensorflow(seed=0)
-    network = archive.load(arguments.model, image_shape, len(classes))
-    probabilities = model.predict(network, np.stack([image for _, image in seen]))
+    probabilities = kernels.probabilities(
+        model.network, model.weights, np.stack([image for _, image in seen])
+    )
+    if not archive.are_probabilities(probabilities):
+        raise UserError(f"{arguments.model}: gives no probabilities; choose another with --model")
     for (path, _), row in zip(seen, probabilities, strict=True):
         best = int(row.argmax())
         if arguments.json:

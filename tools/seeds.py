@@ -31,7 +31,7 @@ from tools.runs import METRICS, SEED
 
 DEFAULT = "default"
 PARAMS = Path("params.yaml")
-MOST_JOBS = 4  # unless more are asked for: each holds TensorFlow and the images
+MOST_JOBS = 4  # unless more are asked for: each holds the images
 POLL = 1  # seconds between two looks at the queue
 GOING_ON = (
     "interrupted: the experiments go on without this watch, which the same command takes up again; "

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent.parent
 # Words that tell what to do.
 CURE = re.compile(
     r"run '|run the same|allowed: |correct it|choose|expected|possible|rename|save it|set |needs"
-    r"|read as|may have|'that/folder|at most|docs/|free memory|another|write it"
+    r"|read as|may have|'that/folder|at most|docs/|free memory|another|write it|shorten"
 )
 
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import yaml
 from PIL import Image
 
-from cnn import data, npz
+from cnn import data, npz, resume
 from cnn.errors import UserError
 from handwriting.predict import read_digit
 from stages import prepare, report, train
@@ -21,6 +22,7 @@ def tries(given: Given, full: bool, rng: np.random.Generator) -> Iterator[Fault]
     flips = 200 if full else 20
     yield from _damaged(given, folder, flips, rng)
     yield from _of_another_form(given, folder)
+    yield from _kept_states(given, folder, 20 if full else 2, rng)
     yield from _images(folder, flips, rng)
 
 
@@ -57,7 +59,7 @@ def _arrays(folder: Path, **arrays: object) -> Path:
 
 
 def _of_another_form(given: Given, folder: Path) -> Iterator[Fault]:
-    """Through the stages' own `main`; each refuses before it starts TensorFlow."""
+    """Through the stages' own `main`."""
     raw, whole = given.raw, data.load(folder / "train.npz")
     images, labels, classes = whole
     bad_pixel = images.copy()
@@ -84,6 +86,12 @@ def _of_another_form(given: Given, folder: Path) -> Iterator[Fault]:
         path = _arrays(folder, **(whole._asdict() | changed))
         words = [f"--params={given.params_yaml}", f"--train={path}", f"--validation={path}", *out]
         yield Fault(f"train.npz: {what}", refused(called(train.main, words), path))
+    params = given.params | {"train": given.params["train"] | {"filters": [8] * 5}}
+    deep = folder / "deep.yaml"
+    deep.write_text(yaml.safe_dump(params))
+    parts = [f"--{part}={folder / part}.npz" for part in ("train", "validation")]
+    ended = called(train.main, [f"--params={deep}", *parts, *out])
+    yield Fault("train: more poolings than the images bear", refused(ended, deep, "train.filters"))
     odd = {
         "images int32": {"x_train": raw["x_train"].astype(np.int32)},
         "floats to 300": {"x_train": raw["x_train"] * 1.5},
@@ -123,6 +131,27 @@ def _of_another_form(given: Given, folder: Path) -> Iterator[Fault]:
             yield Fault(f"{main.__module__}: {what}", refused(called(main, words), path))
     left = [each.name for each in folder.iterdir() if each.name in ("out", "model", "history")]
     yield Fault("none of them left an output", f"{left}" if left else "")
+
+
+def _kept_states(
+    given: Given, folder: Path, flips: int, rng: np.random.Generator
+) -> Iterator[Fault]:
+    """A state that cannot be gone on from is passed over in a note; the model is the same."""
+    model = folder / "cnn.keras"
+    words = [f"--params={given.params_yaml}", f"--train={folder / 'train.npz'}",
+             f"--validation={folder / 'validation.npz'}", f"--model={model}",
+             f"--history={folder / 'training.csv'}",
+             f"--environment={folder / 'environment.json'}"]  # fmt: skip
+    called(train.main, words)
+    right, kept = model.read_bytes(), resume.path_beside(model)
+    state = resume.State(1, 32, 0.5, 7, [], [np.zeros(9, np.float32)] * 3)
+    another = resume.pack(state, {"train.seed": "1"})
+    for what, content in [("another's", another), *damaged(another, flips, rng)]:
+        kept.write_bytes(content)
+        ended = called(train.main, words)
+        told = ended.errors.startswith(f"note: {kept}: ") and ended.errors.count("\n") == 1
+        same = not ended.code and told and model.read_bytes() == right and not kept.exists()
+        yield Fault(f"a kept state, {what}", "" if same else str(ended))
 
 
 def _bytes(save, array: np.ndarray) -> bytes:

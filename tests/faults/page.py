@@ -12,6 +12,8 @@ from functools import partial
 import numpy as np
 from PIL import Image, ImageDraw
 
+from cnn.archive import Model
+from cnn.network import network_of
 from handwriting import draw
 from tests.faults.common import Fault, Given
 
@@ -20,10 +22,9 @@ SECONDS = 60.0  # until an answer must have come
 
 def tries(given: Given, full: bool, rng: np.random.Generator) -> Iterator[Fault]:
     """With a model that says 3 to everything: what is tried is the server."""
-
-    def model(images: np.ndarray, training: bool) -> np.ndarray:
-        return np.tile(np.eye(10, dtype=np.float32)[3], (len(images), 1))
-
+    network = network_of((2,), 3, (), 0.0, (28, 28, 1), 10)
+    model = Model(network, [np.zeros(shape, np.float32) for shape in network.shapes()])
+    model.weights[-1][3] = 9
     told = io.StringIO()
     handler = type("Handler", (draw.Handler,), {"timeout": 1})  # else 10 s for each slow one
     with (

@@ -71,14 +71,17 @@ VALUES: dict[str, list[Any]] = {
     "batch_size": [0, 8193, False],
     "learning_rate": [0, -1, 1.001, math.nan, math.inf, "1e-3x", [0.1]],
     "schedule": ["cosin", "", 1, None],
-    "filters": [[32], [32, 64, 128], [0, 64], [32, 2000], 32, "32, 64", [[32], 64], [1] * 10_000],
+    "filters": [[], [1] * 7, [0, 64], [32, 2000], 32, "32, 64", [[32], 64], [1] * 10_000,
+                [0] * 10_000, [32.0], [None], {"a": 32}],
+    "dense_units": [[1] * 4, [0], [5000], 128, "128", [True], [[]], None],
     "kernel_size": [0, 6, [3, 3]],
     "dropout": [1, 1.0, -0.1],
     "shards": [3, 0, 128, 4.0],
-    "instruction_set": ["avx512", "AVX2"],
+    "engine": ["Exact", "avx2", None, ["exact"]],
     "precision": ["float16", 32],
+    "resume": [1, "yes", None],
     "warmup_share": [1, -0.1],
-}
+}  # fmt: skip
 
 
 def tries(given_: Given, full: bool, rng: np.random.Generator) -> Iterator[Fault]:
@@ -147,11 +150,12 @@ def _admits(annotation: Any, metadata: list[Any], value: Any) -> bool:
     if get_origin(annotation) is Literal:
         return type(value) is str and value in get_args(annotation)
     if get_origin(annotation) is tuple:
-        items = get_args(annotation)
+        item = get_args(get_args(annotation)[0])[1]
+        least, most = _bound(metadata, "min_length", 0), _bound(metadata, "max_length", 0)
         return (
             type(value) in (list, tuple)
-            and len(value) == len(items)
-            and all(_admits(int, get_args(items[0])[1].metadata, each) for each in value)
+            and least <= len(value) <= most
+            and all(_admits(int, item.metadata, each) for each in value)
         )
     kinds = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}[annotation]
     if type(value) not in kinds or (type(value) is float and not math.isfinite(value)):
@@ -166,6 +170,10 @@ def _admits(annotation: Any, metadata: list[Any], value: Any) -> bool:
     )
 
 
+def _bound(metadata: list[Any], name: str, default: int) -> int:
+    return next((getattr(each, name) for each in metadata if hasattr(each, name)), default)
+
+
 # Fields whose types say less than what is admitted.
 APART = ("shards", "channels", "image_size", "raw")
 SCALARS = (
@@ -176,7 +184,9 @@ SCALARS = (
     | st.floats()
     | st.floats(-0.1, 1.1)
     | st.text(max_size=20)
-    | st.sampled_from(["mnist", "cosine", "constant", "avx2", "native", "float32"])
+    | st.sampled_from(
+        ["mnist", "cosine", "constant", "exact", "keras", "float32", "mixed_bfloat16"]
+    )
 )
 ANY = st.recursive(
     SCALARS,
@@ -205,7 +215,7 @@ def _of_the_schema(given_: Given, examples: int, chance: int) -> Iterator[Fault]
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(st.sampled_from(fields), ANY | st.lists(st.integers(0, 1100), min_size=2, max_size=2))
+    @given(st.sampled_from(fields), ANY | st.lists(st.integers(0, 1100), max_size=8))
     def attempt(field: tuple[str, str], value: Any) -> None:
         name, key = field
         document = given_.params | {name: given_.params[name] | {key: value}}

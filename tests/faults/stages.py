@@ -1,5 +1,6 @@
 """The heavy stages as real programs: room, signals, kills; and two `dvc repro` at once."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -24,13 +25,34 @@ OUTPUTS = {
     "evaluate": {"--predictions": "predictions.npz", "--reports": "evaluate"},
     "report": {"--rows": "predictions.csv", "--card": "README.md"},
 }
+EPOCHS = 300  # some seconds, in which the training can be hit
 STARTED = 0.7  # seconds after which Python has imported what tells it how to end
 SIGNALS = {signal.SIGINT: (130, "interrupted: "), signal.SIGTERM: (143, "terminated: ")}
 
 
+class Right:
+    """What a stage that nobody disturbs leaves in a folder.
+
+    The rows of a training are there from the first epoch on, as many as have ended.
+    """
+
+    def __init__(self, folder: Path):
+        self.files, self.begun = files_below(folder), []
+        if (rows := folder / OUTPUTS["train"]["--history"]).is_file():
+            lines = rows.read_bytes().splitlines(keepends=True)
+            self.begun = [
+                {rows.name: hashlib.sha256(b"".join(lines[:n])).hexdigest()}
+                for n in range(2, len(lines))
+            ]
+
+    def half(self, found: dict[str, str]) -> str:
+        return half_written(found, self.files, *self.begun)
+
+
 def tries(given: Given, full: bool, rng: np.random.Generator) -> Iterator[Fault]:
+    params = given.params | {"train": given.params["train"] | {"epochs": EPOCHS}}
     with patch.dict(PUBLISHED, mnist=MNIST):  # whose hashes are changed in the clone
-        clone = clones.make(given.folder / "stages" / "clone", given.params, given.raw)
+        clone = clones.make(given.folder / "stages" / "clone", params, given.raw)
     target = [] if full else ["prepare"]
     clones.dvc(clone, "repro", *target)
     yield from _two_at_once(clone, target)
@@ -39,9 +61,11 @@ def tries(given: Given, full: bool, rng: np.random.Generator) -> Iterator[Fault]
     for stage in OUTPUTS:
         whole = given.folder / f"{stage}-whole"
         assert _ended(_start(clone, stage, whole)).code == 0
-        after, folder = files_below(whole), given.folder / f"{stage}-there"
+        after, folder = Right(whole), given.folder / f"{stage}-there"
         largest = max(path.stat().st_size for path in whole.rglob("*") if path.is_file())
-        yield from _limits(clone, stage, folder, after, [0, *rng.integers(1, largest, 7)])
+        # Below that, joblib has no room for a semaphore, and warns of it.
+        sizes = [1024, *rng.integers(1024, largest, 7)]
+        yield from _limits(clone, stage, folder, after, sizes)
         if os.geteuid() == 0:
             yield from _full_disks(clone, stage, folder, after, [4, 16, 48, 96, 160])
         yield from _signals(clone, stage, folder, after, rng)
@@ -67,16 +91,16 @@ def _ended(process: subprocess.Popen) -> Ended:
     return Ended(process.returncode, errors)
 
 
-def _judged(ended: Ended, folder: Path, after: dict[str, str]) -> str:
+def _judged(ended: Ended, folder: Path, after: Right) -> str:
     """Say what is wrong: neither refused in one line nor done, or something half written."""
     found = files_below(folder)
     if not ended.code:
-        return "" if found == after else f"says that it is done, and left {sorted(found)}"
-    return refused(ended) or half_written(found, after)
+        return "" if found == after.files else f"says that it is done, and left {sorted(found)}"
+    return refused(ended) or after.half(found)
 
 
 def _limits(
-    clone: Path, stage: str, folder: Path, after: dict[str, str], sizes: list[int]
+    clone: Path, stage: str, folder: Path, after: Right, sizes: list[int]
 ) -> Iterator[Fault]:
     for size in sizes:  # bash counts in kB
         ended = _ended(_start(clone, stage, folder, f"ulimit -f {size // 1024};"))
@@ -85,7 +109,7 @@ def _limits(
 
 
 def _full_disks(
-    clone: Path, stage: str, folder: Path, after: dict[str, str], sizes: list[int]
+    clone: Path, stage: str, folder: Path, after: Right, sizes: list[int]
 ) -> Iterator[Fault]:
     for size in sizes:
         small = folder.with_name(f"{folder.name}-{size}")
@@ -99,7 +123,7 @@ def _full_disks(
 
 
 def _signals(
-    clone: Path, stage: str, folder: Path, after: dict[str, str], rng: np.random.Generator
+    clone: Path, stage: str, folder: Path, after: Right, rng: np.random.Generator
 ) -> Iterator[Fault]:
     for sent, (code, word) in SIGNALS.items():
         for moment in STARTED + rng.exponential(2.0, 6):
@@ -114,14 +138,14 @@ def _signals(
             # Where Ctrl-C met an `exec` of a text, Python ends itself by the signal, after our line
             # is said: 130 to a shell as well. It says nothing where all is done and Python ends.
             ends = ended.code in (code, -sent) and len(lines) == 1 and lines[0].startswith(word)
-            done = found == after and ended.code in (0, -sent) and not lines
+            done = found == after.files and ended.code in (0, -sent) and not lines
             problem = "" if ends or done else str(ended)
-            problem = problem or half_written(found, after)
+            problem = problem or after.half(found)
             yield Fault(f"{stage}: {sent.name} after {moment:.2f} s", problem)
 
 
 def _kills(
-    clone: Path, stage: str, folder: Path, after: dict[str, str], rng: np.random.Generator, n: int
+    clone: Path, stage: str, folder: Path, after: Right, rng: np.random.Generator, n: int
 ) -> Iterator[Fault]:
     """What is there is whole after each, and the next run cleans up and is right."""
     for moment in rng.exponential(3.0, n):
@@ -133,7 +157,7 @@ def _kills(
         _ended(process)
         found = files_below(folder)
         left = {name: digest for name, digest in found.items() if ".partial-" not in name}
-        yield Fault(f"{stage}: kill after {moment:.2f} s", half_written(left, after))
+        yield Fault(f"{stage}: kill after {moment:.2f} s", after.half(left))
     yield Fault(f"{stage}: the run after all kills", _judged(
         _ended(_start(clone, stage, folder)), folder, after))  # fmt: skip
 

@@ -1,0 +1,91 @@
+"""Do the kernels give the same bytes on other CPUs, and do they stay within their memory?
+
+    python -m benchmarks.kernels [--cases 40] [--emulated]
+
+Builds the check program of cnn/kernels (check.c: random networks, held to plain loops) for each
+level of this machine's CPUs, and once with AddressSanitizer and UndefinedBehaviorSanitizer; with
+`--emulated` also for other CPUs, run by qemu-user: x86-64 without AVX, with AVX2, and aarch64
+(Debian: qemu-user, gcc-aarch64-linux-gnu). Compares what all of them print, a digest per case.
+Exit code 1 if one differs or fails.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.rows import count
+from cnn.errors import UserError, run
+from cnn.kernels import build, load, widest
+from cnn.kernels.build import FLAGS, HERE, LEVELS, levels
+
+SOURCES = [HERE / "check.c", HERE / "twin.c"]
+SANITIZERS = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+# {CPU: (emulator, compiler, flags)}. Static, so that no libraries of another machine are needed.
+EMULATED = {
+    "qemu64": ("qemu-x86_64", "cc", LEVELS["plain"]),
+    "Haswell": ("qemu-x86_64", "cc", LEVELS["v3"]),
+    "EPYC-Milan": ("qemu-x86_64", "cc", LEVELS["v3"]),
+    "cortex-a72": ("qemu-aarch64", "aarch64-linux-gnu-gcc", []),
+    "neoverse-n1": ("qemu-aarch64", "aarch64-linux-gnu-gcc", []),
+}
+
+
+def digests(name: str, compiler: str, flags: list[str], prefix: list[str], cases: int) -> str:
+    """Build and run the check program; return what it prints.
+
+    Raises
+    ------
+    UserError
+        It cannot be built, or found a difference, with what it said.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder, "check")
+        try:
+            build.compiled([compiler, *FLAGS, *flags], SOURCES, program)
+            done = subprocess.run(
+                [*prefix, program, str(cases)], capture_output=True, text=True, check=False
+            )
+        except FileNotFoundError as error:
+            raise UserError(f"{error.filename}: is missing; the docstring names it") from None
+        except subprocess.CalledProcessError as error:
+            raise UserError(f"{name}: cannot be built: {error.stderr.strip()[-500:]}") from None
+    if done.returncode:
+        said = (done.stdout + done.stderr).strip().splitlines() or ["no reason given"]
+        raise UserError(f"{name}: exit code {done.returncode}: {' '.join(said[-8:])}")
+    return done.stdout
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cases", type=count, default=40, metavar="N")
+    parser.add_argument("--emulated", action="store_true")
+    arguments = parser.parse_args(argv)
+    load()
+    able = list(levels().items())[: widest() + 1]
+    runs = {name: ("cc", flags, []) for name, flags in able}
+    runs |= {f"{name}, sanitizers": ("cc", [*flags, *SANITIZERS], []) for name, flags in able[-1:]}
+    if arguments.emulated:
+        for cpu, (emulator, compiler, flags) in EMULATED.items():
+            runs[f"{cpu}, emulated"] = compiler, [*flags, "-static"], [emulator, "-cpu", cpu]
+    reference, same = None, True
+    for name, (compiler, flags, prefix) in runs.items():
+        try:
+            found = digests(name, compiler, flags, prefix, arguments.cases)
+        except UserError as error:
+            print(f"{name:<24} {error}")
+            same = False
+            continue
+        reference = reference or found
+        alike = found == reference
+        same &= alike
+        print(f"{name:<24} {arguments.cases} cases: {'the same bytes' if alike else 'DIFFERENT'}")
+        sys.stdout.flush()
+    return 0 if same else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

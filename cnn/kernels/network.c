@@ -1,0 +1,723 @@
+/* The network, a step of training, and the threads that share it; the law is in network.h.
+
+   Weights lie one layer after another, filled up with zeros to multiples of PAD: of the first
+   convolution (ky, kx, channel, filter), of others (filter, ky, kx, channel), since their gradients
+   are taken filter by filter, of dense layers (in, out); after each its bias. */
+#include "network.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#if defined __x86_64__
+#include <cpuid.h>
+#endif
+
+#include "primitives.h"
+
+#define EXPORT __attribute__((visibility("default")))
+/* Images that a thread takes through the layers at once; its chains go on from block to block. */
+enum { BLOCK = 16, PIECE = 2048 };
+
+/* ---- What follows from a network ------------------------------------------------------------- */
+
+typedef struct { /* a convolution, and the pooling after it */
+  int64_t rows, columns, channels,
+      before; /* of its input, with `before` zeros above and left of it */
+  int64_t pooled_rows, pooled_columns, filters;
+  int64_t strip; /* pooled rows computed at once, few enough to stay in the first cache */
+  int64_t weights, bias, size; /* where they lie; of an input */
+} Convolution;
+
+typedef struct {
+  int64_t in, out, weights, bias;
+} Dense;
+
+typedef struct {
+  const Network *net;
+  Convolution convolution[MOST_CONVOLUTIONS];
+  Dense dense[MOST_DENSE];
+  int64_t flat, classes, parameters, widest; /* values after flattening; outputs of a dense layer */
+} Plan;
+
+static Plan plan_of(const Network *net) {
+  Plan plan = {.net = net};
+  int64_t rows = net->height, columns = net->width, channels = net->channels, at = 0;
+  const int64_t around = net->same ? net->kernel - 1 : 0;
+  for (int64_t l = 0; l < net->convolutions; l++) {
+    Convolution *c = &plan.convolution[l];
+    c->rows = rows + around, c->columns = columns + around, c->channels = channels;
+    c->before = around / 2;
+    c->pooled_rows = (c->rows - net->kernel + 1) / 2;
+    c->pooled_columns = (c->columns - net->kernel + 1) / 2;
+    c->filters = padded(net->filters[l]);
+    c->strip = least(c->pooled_rows, 1 + 96 / (4 * c->pooled_columns));
+    c->size = c->rows * c->columns * c->channels;
+    c->weights = at;
+    c->bias = at += net->kernel * net->kernel * channels * c->filters;
+    at += c->filters;
+    rows = c->pooled_rows, columns = c->pooled_columns, channels = c->filters;
+  }
+  plan.flat = rows * columns * channels;
+  for (int64_t l = 0, in = plan.flat; l < net->dense; l++) {
+    Dense *d = &plan.dense[l];
+    *d = (Dense){in, padded(net->units[l]), at, at + in * padded(net->units[l])};
+    at = d->bias + d->out;
+    in = d->out;
+    if (in > plan.widest) plan.widest = in;
+  }
+  plan.classes = net->units[net->dense - 1];
+  plan.parameters = at;
+  return plan;
+}
+
+/* A thread's memory. Activations are the inputs of the layer after, with its zeros around them. */
+typedef struct {
+  void *all[64];
+  int count, failed;
+  const float *image[BLOCK];
+  float *moved, *strip, *activation[MOST_CONVOLUTIONS], *gradient[MOST_CONVOLUTIONS];
+  float *packed[MOST_CONVOLUTIONS];
+  int32_t *taken[MOST_CONVOLUTIONS], *patches[MOST_CONVOLUTIONS], *taps, *rows;
+  Entry *list;
+  int32_t *begins; /* of each filter's and image's part of the list */
+  float *dropped, *drawn, *value[MOST_DENSE], *dz, *turned, *da, *bordered;
+} Work;
+
+static void *room(Work *work, int64_t n, int64_t size) {
+  /* Zeros, and a vector's more, on a cache line of its own. */
+  const size_t bytes = ((size_t)(n * size) + 127) / 64 * 64;
+  void *memory = aligned_alloc(64, bytes);
+  if (memory)
+    memset(memory, 0, bytes), work->all[work->count++] = memory;
+  else
+    work->failed = 1;
+  return memory;
+}
+
+/* Where the activations of convolution l begin, and how far it is from row to row and from image
+   to image. */
+static int64_t inside(const Plan *plan, int64_t l, int64_t *row, int64_t *image) {
+  const Convolution *c = &plan->convolution[l], *next = c + 1;
+  const int last = l + 1 == plan->net->convolutions;
+  *row = (last ? c->pooled_columns : next->columns) * c->filters;
+  *image = last ? plan->flat : next->size;
+  return last ? 0 : (next->before * next->columns + next->before) * c->filters;
+}
+
+static void make_work(const Plan *plan, const Recipe *recipe, Work *work) {
+  const Network *net = plan->net;
+  const int training = recipe != NULL;
+  int64_t strip = 0, list = 0, filters = 0;
+  *work = (Work){.count = 0};
+  for (int64_t l = 0; l < net->convolutions; l++) {
+    const Convolution *c = &plan->convolution[l];
+    const int64_t places = c->pooled_rows * c->pooled_columns;
+    int64_t row, size;
+    inside(plan, l, &row, &size);
+    work->activation[l] = room(work, BLOCK * size, 4);
+    work->taken[l] = room(work, BLOCK * places * c->filters, 4);
+    work->patches[l] = room(work, c->strip * 4 * c->pooled_columns, 4);
+    for (int64_t i = 0; work->patches[l] && i < c->strip * 4 * c->pooled_columns; i++)
+      work->patches[l][i] =
+          (int32_t)((i / (2 * c->pooled_columns) * c->columns + i % (2 * c->pooled_columns)) *
+                    c->channels);
+    const int64_t outputs = c->strip * 4 * c->pooled_columns * c->filters;
+    if (outputs > strip) strip = outputs;
+    if (l) work->packed[l] = room(work, c->bias - c->weights, 4);
+    if (training) work->gradient[l] = room(work, (l ? BLOCK : 1) * size, 4);
+    if (l && BLOCK * places * c->filters > list) list = BLOCK * places * c->filters;
+    if (l && c->filters > filters) filters = c->filters;
+  }
+  const Convolution *first = &plan->convolution[0];
+  work->moved = room(work, BLOCK * first->size, 4);
+  work->strip = room(work, strip, 4);
+  work->dropped = room(work, BLOCK * plan->flat, 4);
+  for (int64_t l = 0; l < net->dense; l++)
+    work->value[l] = room(work, BLOCK * plan->dense[l].out, 4);
+  const int64_t rows = plan->flat > plan->widest ? plan->flat : plan->widest;
+  work->rows = room(work, rows, 4);
+  if (training) {
+    work->list = room(work, list + 1, sizeof(Entry));
+    work->begins = room(work, filters * (BLOCK + 1), 4);
+    work->taps = room(work, net->kernel * net->kernel * net->channels, 4);
+    for (int64_t i = 0; work->taps && i < net->kernel * net->kernel * net->channels; i++)
+      work->taps[i] = (int32_t)(i / (net->kernel * net->channels) * first->columns * net->channels +
+                                i % (net->kernel * net->channels));
+    work->drawn = room(work, plan->flat + DRAWN, 4);
+    work->bordered = room(work, bordered_size(net), 4);
+    work->dz = room(work, BLOCK * plan->widest, 4);
+    work->turned = room(work, BLOCK * plan->widest, 4);
+    work->da = room(work, BLOCK * rows, 4);
+  }
+}
+
+static void free_work(Work *work) {
+  while (work->count) free(work->all[--work->count]);
+}
+
+static const int32_t *rows_of(Work *work, int64_t n, int64_t stride) {
+  for (int64_t i = 0; i < n; i++) work->rows[i] = (int32_t)(i * stride);
+  return work->rows;
+}
+
+/* Filters lie one after another; `product` wants them side by side. */
+static void pack_filters(const Plan *plan, const float *weights, Work *work) {
+  for (int64_t l = 1; l < plan->net->convolutions; l++) {
+    const Convolution *c = &plan->convolution[l];
+    const int64_t length = (c->bias - c->weights) / c->filters;
+    pack(weights + c->weights, 1, length, length, c->filters, work->packed[l]);
+  }
+}
+
+/* ---- Forwards -------------------------------------------------------------------------------- */
+
+/* Take up a block's images: moved, if recipe says so, and with zeros around them, where needed. */
+static void take_images(const Plan *plan, const Recipe *recipe, Work *work, const float *images,
+                        const int64_t *order, int64_t count, uint64_t step, int64_t place) {
+  const Network *net = plan->net;
+  const Convolution *first = &plan->convolution[0];
+  const int64_t line = net->width * net->channels, row = first->columns * net->channels;
+  const int moves = recipe && (recipe->shift != 0.0f || recipe->rotation != 0.0f ||
+                               recipe->shear != 0.0f || recipe->scale != 0.0f);
+  for (int64_t i = 0; i < count; i++) {
+    const float *image = images + (order ? order[i] : i) * net->height * line;
+    float *to = work->moved + i * first->size;
+    if (moves) {
+      float *here = net->same ? work->gradient[0] : to; /* not in use yet */
+      move(net, recipe, step, place + i, image, work->bordered, here);
+      image = here;
+    }
+    work->image[i] = net->same ? to : image;
+    for (int64_t y = 0; net->same && y < net->height; y++)
+      memcpy(to + (first->before + y) * row + first->before * net->channels, image + y * line,
+             (size_t)line * 4);
+  }
+}
+
+static void convolve(const Plan *plan, const float *weights, Work *work, int64_t l, int64_t i) {
+  const Network *net = plan->net;
+  const Convolution *c = &plan->convolution[l];
+  const int64_t row = c->columns * c->channels;
+  const float *x = l ? work->activation[l - 1] + i * c->size : work->image[i];
+  int64_t out_row, out_size;
+  float *out = work->activation[l] + inside(plan, l, &out_row, &out_size);
+  out += i * out_size;
+  for (int64_t y = 0, n; y < c->pooled_rows; y += n) {
+    n = least(c->strip, c->pooled_rows - y);
+    const Left patches = {
+        x + 2 * y * row, work->patches[l], net->kernel, row, net->kernel * c->channels, 1};
+    product(&patches, n * 4 * c->pooled_columns, l ? work->packed[l] : weights + c->weights,
+            l ? 0 : c->filters, c->filters, work->strip, c->filters, 0);
+    for (int64_t j = 0; j < n; j++)
+      pool(work->strip + j * 4 * c->pooled_columns * c->filters, c->pooled_columns, c->filters,
+           weights + c->bias, out + (y + j) * out_row,
+           work->taken[l] + (i * c->pooled_rows + y + j) * c->pooled_columns * c->filters);
+  }
+}
+
+/* What the dense layers are given for the image i of the block: some of what its convolutions gave.
+   A value's number counts filters as the network has them, without the zeros that fill them up. */
+static void drop(const Plan *plan, const Recipe *recipe, Work *work, int64_t i, uint64_t step,
+                 int64_t place) {
+  const int64_t last = plan->net->convolutions - 1, filters = plan->net->filters[last];
+  const int64_t width = plan->convolution[last].filters, pixels = plan->flat / width;
+  const float scale = 1.0f / (1.0f - recipe->dropout), share = recipe->dropout;
+  const float *value = work->activation[last] + i * plan->flat, *drawn = work->drawn;
+  float *to = work->dropped + i * plan->flat;
+  for (int64_t k = 0; k < pixels * filters; k += DRAWN)
+    uniform(recipe->seed, DROPOUT, step, (uint32_t)(place + i), k, work->drawn + k);
+  for (int64_t k = 0; k < pixels; k++, value += width, to += width, drawn += filters)
+    for (int64_t f = 0; f < filters; f++) to[f] = drawn[f] >= share ? value[f] * scale : 0.0f;
+}
+
+/* From a block's images to the values of the last layer, before softmax. */
+static void forward(const Plan *plan, const Recipe *recipe, const float *weights, Work *work,
+                    int64_t count, uint64_t step, int64_t place) {
+  const Network *net = plan->net;
+  const float *x = work->activation[net->convolutions - 1];
+  for (int64_t i = 0; i < count; i++) {
+    for (int64_t l = 0; l < net->convolutions; l++) convolve(plan, weights, work, l, i);
+    if (recipe && recipe->dropout > 0.0f) drop(plan, recipe, work, i, step, place);
+  }
+  if (recipe && recipe->dropout > 0.0f) x = work->dropped;
+  for (int64_t l = 0; l < net->dense; l++) {
+    const Dense *d = &plan->dense[l];
+    const float *bias = weights + d->bias;
+    float *z = work->value[l];
+    const Left left = {x, rows_of(work, count, d->in), 1, 0, d->in, 1};
+    product(&left, count, weights + d->weights, d->out, d->out, z, d->out, 0);
+    for (int64_t i = 0; i < count * d->out; i += d->out)
+      for (int64_t o = 0; o < d->out; o++) {
+        const float value = z[i + o] + bias[o];
+        z[i + o] = l + 1 == net->dense || value > 0.0f ? value : 0.0f;
+      }
+    x = z;
+  }
+}
+
+/* ---- Backwards ------------------------------------------------------------------------------- */
+
+/* The dense layers' gradients of a block, `flat` their input and work->dz the last one's; da (flat,
+   BLOCK) is left in work->da. With `add` the chains go on. */
+static void dense_backward(const Plan *plan, const float *weights, Work *work, const float *flat,
+                           int64_t count, float *g, int add) {
+  for (int64_t l = plan->net->dense - 1; l >= 0; l--) {
+    const Dense *d = &plan->dense[l];
+    const float *x = l ? work->value[l - 1] : flat;
+    float *db = g + d->bias;
+    for (int64_t i = 0; i < count; i++)
+      for (int64_t o = 0; o < d->out; o++) db[o] += work->dz[i * d->out + o];
+    const Left inputs = {x, rows_of(work, d->in, 1), 1, 0, count, d->in};
+    product(&inputs, d->in, work->dz, d->out, d->out, g + d->weights, d->out, add);
+    /* Vectors run over the images here, so that the weights stay as they lie. */
+    for (int64_t o = 0; o < d->out; o++)
+      for (int64_t i = 0; i < BLOCK; i++)
+        work->turned[o * BLOCK + i] = i < count ? work->dz[i * d->out + o] : 0.0f;
+    const Left rows = {weights + d->weights, rows_of(work, d->in, d->out), 1, 0, d->out, 1};
+    product(&rows, d->in, work->turned, BLOCK, BLOCK, work->da, BLOCK, 0);
+    if (!l) break;
+    for (int64_t i = 0; i < count; i++)
+      for (int64_t o = 0; o < d->in; o++)
+        work->dz[i * d->in + o] = x[i * d->in + o] > 0.0f ? work->da[o * BLOCK + i] : 0.0f;
+  }
+}
+
+/* A gradient of activations, wherever it lies: da of (image, y, x, filter), times `scale`. */
+typedef struct {
+  const float *base;
+  int64_t image, row, column, filter;
+  float scale;
+} Gradient;
+
+/* The gradients of the first convolution from an image of the block; da as activations lie. */
+static void first_backward(const Plan *plan, Work *work, const float *da, int64_t i, float *g) {
+  const Network *net = plan->net;
+  const Convolution *c = &plan->convolution[0];
+  const int64_t row = c->columns * c->channels, pooled = c->pooled_columns * c->filters;
+  int64_t out_row, out_size;
+  const int64_t begin = inside(plan, 0, &out_row, &out_size);
+  const float *out = work->activation[0] + begin + i * out_size;
+  const int32_t *taken = work->taken[0] + i * c->pooled_rows * pooled;
+  for (int64_t y = 0, n; y < c->pooled_rows; y += n) {
+    n = least(c->strip, c->pooled_rows - y);
+    for (int64_t j = y; j < y + n; j++)
+      unpool(da + begin + j * out_row, out + j * out_row, taken + j * pooled, c->pooled_columns,
+             c->filters, work->strip + (j - y) * 4 * pooled, g + c->bias);
+    const Left patches = {work->image[i] + 2 * y * row, work->taps, 2 * n, row,
+                          2 * c->pooled_columns,        c->channels};
+    product(&patches, net->kernel * net->kernel * c->channels, work->strip, c->filters, c->filters,
+            g + c->weights, c->filters, 1);
+  }
+}
+
+/* For each filter of convolution l: where its gradient is not 0, and its bias' and weights'. `out`
+   tells where outputs are > 0: after dropout, so that what was dropped is not. */
+static void listed_backward(const Plan *plan, Work *work, int64_t l, const float *out, Gradient da,
+                            int64_t count, float *g) {
+  const Convolution *c = &plan->convolution[l];
+  const int64_t kernel = plan->net->kernel, row = c->columns * c->channels;
+  const int64_t length = kernel * kernel * c->channels, width = c->filters;
+  int64_t out_row, out_size;
+  out += inside(plan, l, &out_row, &out_size);
+  Entry *e = work->list;
+  for (int64_t o = 0; o < plan->net->filters[l]; o++) {
+    int32_t *begins = work->begins + o * (BLOCK + 1);
+    for (int64_t i = 0; i < count; i++) {
+      begins[i] = (int32_t)(e - work->list);
+      const int32_t *taken = work->taken[l] + i * c->pooled_rows * c->pooled_columns * width + o;
+      for (int64_t y = 0; y < c->pooled_rows; y++) {
+        const float *value = out + i * out_size + y * out_row + o;
+        const float *from = da.base + i * da.image + y * da.row + o * da.filter;
+        const int64_t patch = i * c->size + 2 * y * row;
+        for (int64_t x = 0; x < c->pooled_columns; x++) {
+          /* Written in any case, and kept if it counts: a branch would be foreseen badly. */
+          const int32_t at = taken[x * width];
+          const int64_t pixel = (at >> 1) * row + (2 * x + (at & 1)) * c->channels;
+          *e = (Entry){(int32_t)(patch + pixel), from[x * da.column] * da.scale};
+          e += (value[x * width] > 0.0f) & (e->g != 0.0f);
+        }
+        taken += c->pooled_columns * width;
+      }
+    }
+    begins[count] = (int32_t)(e - work->list);
+    const Entry *begin = work->list + begins[0];
+    float sum = g[c->bias + o];
+    for (const Entry *at = begin; at < e; at++) sum += at->g;
+    g[c->bias + o] = sum;
+    weights_gradient(work->activation[l - 1], row, begin, e - begin, g + c->weights + o * length,
+                     kernel, c->channels);
+  }
+}
+
+/* From the lists of convolution l: the gradient of its input, for an image of the block. */
+static void input_backward(const Plan *plan, const float *weights, Work *work, int64_t l, int64_t i,
+                           float *dx) {
+  const Convolution *c = &plan->convolution[l];
+  const int64_t kernel = plan->net->kernel, length = kernel * kernel * c->channels;
+  memset(dx, 0, (size_t)c->size * 4);
+  for (int64_t o = 0; o < plan->net->filters[l]; o++) {
+    const int32_t *begins = work->begins + o * (BLOCK + 1) + i;
+    inputs_gradient(dx, i * c->size, c->columns * c->channels, work->list + begins[0],
+                    begins[1] - begins[0], weights + c->weights + o * length, kernel, c->channels);
+  }
+}
+
+static void backward(const Plan *plan, const Recipe *recipe, const float *weights, Work *work,
+                     int64_t count, float *g, int add) {
+  const int64_t last = plan->net->convolutions - 1;
+  const Convolution *c = &plan->convolution[last];
+  const int drops = recipe->dropout > 0.0f;
+  const float *out = drops ? work->dropped : work->activation[last];
+  dense_backward(plan, weights, work, out, count, g, add);
+  Gradient da = {work->da,           1,     c->pooled_columns * c->filters * BLOCK,
+                 c->filters * BLOCK, BLOCK, drops ? 1.0f / (1.0f - recipe->dropout) : 1.0f};
+  for (int64_t l = last; l > 0; l--) {
+    listed_backward(plan, work, l, out, da, count, g);
+    int64_t row, size;
+    const int64_t begin = inside(plan, l - 1, &row, &size);
+    for (int64_t i = 0; i < count; i++) {
+      float *dx = work->gradient[l - 1] + (l > 1 ? i * size : 0);
+      input_backward(plan, weights, work, l, i, dx);
+      if (l == 1) first_backward(plan, work, dx, i, g); /* while it is in the first cache */
+    }
+    da = (Gradient){work->gradient[l - 1] + begin,    size, row,
+                    plan->convolution[l - 1].filters, 1,    1.0f};
+    out = work->activation[l - 1];
+  }
+  for (int64_t i = 0; last == 0 && i < count; i++) {
+    for (int64_t o = 0; o < plan->flat; o++)
+      work->gradient[0][o] =
+          out[i * plan->flat + o] > 0.0f ? work->da[o * BLOCK + i] * da.scale : 0.0f;
+    first_backward(plan, work, work->gradient[0], i, g);
+  }
+}
+
+/* ---- A step ---------------------------------------------------------------------------------- */
+
+typedef struct {
+  const Plan *plan;
+  const Recipe *recipe;
+  const float *images;
+  const int64_t *labels, *order; /* of a batch: its places in `images` */
+  int64_t count;                 /* images in the batch */
+  uint64_t step;
+} Batch;
+
+/* Gradients of a shard of a batch, (parameters,); returns its share of the loss. */
+static float shard_gradient(const Batch *batch, const float *weights, Work *work, int64_t shard,
+                            float *g, int64_t *correct) {
+  const Plan *plan = batch->plan;
+  const Network *net = plan->net;
+  const int64_t size = (batch->recipe->batch + batch->recipe->shards - 1) / batch->recipe->shards;
+  const int64_t end = least((shard + 1) * size, batch->count), width = padded(plan->classes);
+  const float weight = 1.0f / (float)batch->count;
+  float loss = 0.0f;
+  if (shard * size >= end) {
+    memset(g, 0, (size_t)plan->parameters * 4);
+    return loss;
+  }
+  memset(g, 0, (size_t)plan->dense[0].weights * 4);
+  for (int64_t l = 0; l < net->dense; l++)
+    memset(g + plan->dense[l].bias, 0, (size_t)plan->dense[l].out * 4);
+  for (int64_t place = shard * size, n; place < end; place += n) {
+    n = least(BLOCK, end - place);
+    take_images(plan, batch->recipe, work, batch->images, batch->order + place, n, batch->step,
+                place);
+    forward(plan, batch->recipe, weights, work, n, batch->step, place);
+    for (int64_t i = 0; i < n; i++) {
+      const int64_t label = batch->labels[batch->order[place + i]];
+      float *p = work->value[net->dense - 1] + i * width, *dz = work->dz + i * width;
+      int64_t best;
+      loss = __builtin_fmaf(softmax(p, plan->classes, label, &best), weight, loss);
+      *correct += best == label;
+      for (int64_t o = 0; o < width; o++)
+        dz[o] = o < plan->classes ? (p[o] - (o == label ? 1.0f : 0.0f)) * weight : 0.0f;
+    }
+    backward(plan, batch->recipe, weights, work, n, g, place > shard * size);
+  }
+  return loss;
+}
+
+/* part[i] += part[i + half], then with half of that, to one; `stride` lies between two parts. */
+static void add_tree(float *part, int64_t stride, int64_t parts, int64_t n) {
+  for (int64_t half = parts / 2; half; half /= 2)
+    for (int64_t i = 0; i < half; i++) {
+      float *restrict to = part + i * stride, *restrict from = part + (i + half) * stride;
+      for (int64_t k = 0; k < n; k++) to[k] += from[k];
+    }
+}
+
+static void update(const Recipe *recipe, Weights *w, uint64_t step, float rate, float alpha,
+                   const float *g, int64_t at, int64_t n) {
+  adam(recipe, step == 0, rate, alpha, n, g, w->weights + at, w->momenta + at, w->velocities + at,
+       w->averages ? w->averages + at : NULL);
+}
+
+/* ---- Threads --------------------------------------------------------------------------------- */
+
+/* Numbers as IEEE 754 has them: TensorFlow's threads, and a library that was linked with
+   -ffast-math, take what is smaller than normal for 0. */
+static uint64_t ieee(void) {
+#if defined __x86_64__
+  const uint64_t before = __builtin_ia32_stmxcsr();
+  __builtin_ia32_ldmxcsr(0x1f80);
+#elif defined __aarch64__
+  uint64_t before;
+  __asm__ volatile("mrs %0, fpcr" : "=r"(before));
+  __asm__ volatile("msr fpcr, %0" ::"r"((uint64_t)0));
+#else
+  const uint64_t before = 0;
+#endif
+  return before;
+}
+static void as_before(uint64_t before) {
+#if defined __x86_64__
+  __builtin_ia32_ldmxcsr((uint32_t)before);
+#elif defined __aarch64__
+  __asm__ volatile("msr fpcr, %0" ::"r"(before));
+#else
+  (void)before;
+#endif
+}
+
+typedef struct Team Team;
+typedef void Part(Team *, Work *);
+struct Team {
+  Part *part;
+  const Plan *plan;
+  const Recipe *recipe; /* NULL: for predictions */
+  const float *images;
+  const int64_t *labels, *order;
+  int64_t count, steps, threads;
+  uint64_t first_step;
+  int64_t index, of; /* of several machines: shards index, index + of, ... are computed here */
+  Weights *weights;
+  const float *rates, *alphas;
+  float *gradients, *losses, *probabilities;
+  atomic_llong correct, next[2];
+  atomic_int failed;
+  pthread_mutex_t mutex;
+  pthread_cond_t all;
+  int64_t waiting, round;
+};
+
+/* Wait for the other threads. The counter that nobody looks at now begins again. */
+static void meet(Team *team, int next) {
+  pthread_mutex_lock(&team->mutex);
+  const int64_t round = team->round;
+  if (++team->waiting >= team->threads) {
+    atomic_store(&team->next[next], 0);
+    team->waiting = 0, team->round++;
+    pthread_cond_broadcast(&team->all);
+  }
+  while (round == team->round) pthread_cond_wait(&team->all, &team->mutex);
+  pthread_mutex_unlock(&team->mutex);
+}
+
+static void *thread(void *argument) {
+  Team *team = argument;
+  const uint64_t before = ieee();
+  Work work;
+  make_work(team->plan, team->recipe, &work);
+  if (work.failed) atomic_store(&team->failed, 1);
+  meet(team, 0); /* all are here, and whether one has failed is known to all */
+  if (!atomic_load(&team->failed)) team->part(team, &work);
+  free_work(&work);
+  as_before(before);
+  return NULL;
+}
+
+/* Let threads do a part each; returns 0, or 1 where there was not enough memory. */
+static int together(Team *team, int64_t threads) {
+  enum { MOST = 256 };
+  pthread_t id[MOST];
+  int64_t started = 0;
+  pthread_mutex_init(&team->mutex, NULL);
+  pthread_cond_init(&team->all, NULL);
+  team->threads = INT64_MAX; /* nobody passes until it is known how many there are */
+  while (started < least(threads, MOST) - 1 &&
+         pthread_create(&id[started], NULL, thread, team) == 0)
+    started++;
+  pthread_mutex_lock(&team->mutex);
+  team->threads = started + 1;
+  pthread_mutex_unlock(&team->mutex);
+  thread(team);
+  while (started) pthread_join(id[--started], NULL);
+  pthread_cond_destroy(&team->all);
+  pthread_mutex_destroy(&team->mutex);
+  return atomic_load(&team->failed);
+}
+
+static void train_part(Team *team, Work *work) {
+  const Plan *plan = team->plan;
+  const int64_t shards = team->recipe->shards, own = shards / team->of, size = team->recipe->batch;
+  for (int64_t s = 0; s < team->steps; s++) {
+    const Batch batch = {plan,
+                         team->recipe,
+                         team->images,
+                         team->labels,
+                         team->order + s * size,
+                         least(size, team->count - s * size),
+                         team->first_step + (uint64_t)s};
+    pack_filters(plan, team->weights->weights, work);
+    int64_t correct = 0;
+    for (int64_t i; (i = atomic_fetch_add(&team->next[0], 1)) < own;)
+      team->losses[s * own + i] =
+          shard_gradient(&batch, team->weights->weights, work, team->index + i * team->of,
+                         team->gradients + i * plan->parameters, &correct);
+    atomic_fetch_add(&team->correct, correct);
+    meet(team, 1);
+    for (int64_t i; (i = atomic_fetch_add(&team->next[1], 1) * PIECE) < plan->parameters;) {
+      const int64_t n = least(PIECE, plan->parameters - i);
+      add_tree(team->gradients + i, plan->parameters, own, n);
+      if (team->rates)
+        update(team->recipe, team->weights, batch.step, team->rates[s], team->alphas[s],
+               team->gradients + i, i, n);
+    }
+    meet(team, 0);
+  }
+}
+
+static void predict_part(Team *team, Work *work) {
+  const Plan *plan = team->plan;
+  const int64_t width = padded(plan->classes),
+                pixels = plan->net->height * plan->net->width * plan->net->channels;
+  pack_filters(plan, team->weights->weights, work);
+  for (int64_t i; (i = atomic_fetch_add(&team->next[0], 1) * BLOCK) < team->count;) {
+    const int64_t n = least(BLOCK, team->count - i);
+    take_images(plan, NULL, work, team->images + i * pixels, NULL, n, 0, 0);
+    forward(plan, NULL, team->weights->weights, work, n, 0, 0);
+    for (int64_t k = i; k < i + n; k++) {
+      float *p = work->value[plan->net->dense - 1] + (k - i) * width;
+      int64_t best;
+      const float loss = softmax(p, plan->classes, team->labels ? team->labels[k] : -1, &best);
+      if (team->losses) team->losses[k] = loss;
+      memcpy(team->probabilities + k * plan->classes, p, (size_t)plan->classes * 4);
+    }
+  }
+}
+
+/* ---- What Python calls (cnn/kernels/__init__.py checks all that comes here) ------------------ */
+
+/* The widest build that this CPU and the system can run: 0 any, 1 AVX2 and FMA, 2 AVX-512. Asked
+   of the CPU itself: what an emulator shows as /proc/cpuinfo is another one's. */
+EXPORT int64_t level(void) {
+#if defined __x86_64__
+  uint32_t a, b, c, d, b7;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || (c & (1u << 27)) == 0) return 0; /* no xgetbv */
+  const uint32_t wanted = 1u << 12 | 1u << 22 | 1u << 28 | 1u << 29; /* FMA, MOVBE, AVX, F16C */
+  uint32_t saved, unused;
+  __asm__ volatile("xgetbv" : "=a"(saved), "=d"(unused) : "c"(0));
+  const int fma = (c & wanted) == wanted && (saved & 6) == 6;
+  if (!__get_cpuid(0x80000001u, &a, &b, &c, &d) || (c & 1u << 5) == 0) return 0; /* LZCNT */
+  if (!fma || !__get_cpuid_count(7, 0, &a, &b7, &c, &d)) return 0;
+  if ((b7 & (1u << 3 | 1u << 5 | 1u << 8)) != (1u << 3 | 1u << 5 | 1u << 8)) return 0;
+  const uint32_t wide = 1u << 16 | 1u << 17 | 1u << 28 | 1u << 30 | 1u << 31; /* F DQ CD BW VL */
+  return (b7 & wide) == wide && (saved & 0xe6) == 0xe6 ? 2 : 1;
+#else
+  return 0;
+#endif
+}
+
+EXPORT int64_t parameters(const Network *net) { return plan_of(net).parameters; }
+
+/* Train the steps of `count` places of `order`, in batches; `losses` (steps,) are those of the
+   trees. Without `rates` it is one step, of which the shards index, index + of, ... are computed:
+   the sum of their tree is left in `gradients` and `losses`, and nothing is updated. gradients:
+   (shards / of, parameters); losses: (steps, shards / of). Returns how many images were classified
+   correctly, or -1 where there was not enough memory. */
+EXPORT int64_t train(const Network *net, const Recipe *recipe, Weights *weights,
+                     const float *images, const int64_t *labels, const int64_t *order,
+                     int64_t count, uint64_t first_step, const float *rates, const float *alphas,
+                     float *gradients, float *losses, int64_t index, int64_t of, int64_t threads) {
+  const Plan plan = plan_of(net);
+  const int64_t own = recipe->shards / of;
+  Team team = {.part = train_part,
+               .plan = &plan,
+               .recipe = recipe,
+               .images = images,
+               .labels = labels,
+               .order = order,
+               .count = count,
+               .steps = (count + recipe->batch - 1) / recipe->batch,
+               .first_step = first_step,
+               .index = index,
+               .of = of,
+               .weights = weights,
+               .rates = rates,
+               .alphas = alphas,
+               .gradients = gradients,
+               .losses = losses};
+  if (together(&team, threads)) return -1;
+  const uint64_t before = ieee();
+  for (int64_t s = 0; s < team.steps; s++) {
+    add_tree(losses + s * own, 1, own, 1);
+    losses[s] = losses[s * own];
+  }
+  as_before(before);
+  return atomic_load(&team.correct);
+}
+
+/* Add the sums (of, row) of several machines and update the weights; a row is a gradient and its
+   loss. */
+EXPORT void apply(const Network *net, const Recipe *recipe, Weights *weights, uint64_t step,
+                  float rate, float alpha, float *rows, int64_t of, int64_t row) {
+  const uint64_t before = ieee();
+  add_tree(rows, row, of, row);
+  update(recipe, weights, step, rate, alpha, rows, 0, plan_of(net).parameters);
+  as_before(before);
+}
+
+/* probabilities (n, classes), and losses (n,) unless labels is NULL; -1 for want of memory. */
+EXPORT int64_t predict(const Network *net, const Weights *weights, const float *images,
+                       const int64_t *labels, int64_t n, float *probabilities, float *losses,
+                       int64_t threads) {
+  const Plan plan = plan_of(net);
+  Team team = {.part = predict_part,
+               .plan = &plan,
+               .images = images,
+               .labels = labels,
+               .count = n,
+               .weights = (Weights *)weights,
+               .probabilities = probabilities,
+               .losses = losses};
+  return -together(&team, threads);
+}
+
+/* out (n, height, width, channels): the images of the places row, row + 1, ... moved. */
+EXPORT int64_t moved(const Network *net, const Recipe *recipe, uint64_t step, int64_t row,
+                     const float *images, int64_t n, float *out) {
+  float *bordered = malloc((size_t)bordered_size(net) * 4);
+  if (!bordered) return -1;
+  const uint64_t before = ieee();
+  const int64_t pixels = net->height * net->width * net->channels;
+  for (int64_t i = 0; i < n; i++)
+    move(net, recipe, step, row + i, images + i * pixels, bordered, out + i * pixels);
+  as_before(before);
+  free(bordered);
+  return 0;
+}
+
+EXPORT void uniforms(uint64_t seed, uint32_t purpose, uint64_t step, uint32_t row, int64_t n,
+                     float *out) {
+  float drawn[DRAWN];
+  for (int64_t i = 0; i < n; i += DRAWN) {
+    uniform(seed, purpose, step, row, i, drawn);
+    memcpy(out + i, drawn, (size_t)least(DRAWN, n - i) * 4);
+  }
+}
+
+/* function: 0 exp, 1 log, 2 cosine of turns; in place. */
+EXPORT void elementwise(int64_t function, float *x, int64_t n) {
+  const uint64_t before = ieee();
+  for (int64_t i = 0; i < n; i++)
+    x[i] = function == 0 ? exponential(x[i]) : function == 1 ? logarithm(x[i]) : cosine(x[i]);
+  as_before(before);
+}
+
+/* The place of the first number that is not finite, or -1. Also what -ffast-math cannot hide. */
+EXPORT int64_t first_not_finite(const float *x, int64_t n) {
+  for (int64_t i = 0; i < n; i++)
+    if ((bits_of(x[i]) & 0x7f800000u) == 0x7f800000u) return i;
+  return -1;
+}
