@@ -1,7 +1,8 @@
 # Two commands do everything on a fresh machine: `make repro` and `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
-# DVC starts the stages with the `python` that it finds on PATH.
+# DVC starts the stages with the `python` that it finds on PATH. The recipes start their own commands
+# from $(BIN): GNU make 3.81, which macOS has, looks for them on the PATH that it was started with.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help repro test verify faults repair check fast accurate fashion seeds experiments draw offline-plots lock clean
@@ -11,30 +12,30 @@ help:                    ## say what there is
 	  while IFS='|' read -r name what; do printf '%-20s  %s\n' "$$name" "$$what"; done
 
 repro: .venv/built         ## run the pipeline: what has changed, and no more
-	dvc repro
+	$(BIN)/dvc repro
 
-test: .venv/built .venv/browser     ## run the tests
-	pytest
+test: .venv/built .venv/browser     ## run the tests; may install a browser for them (as root, by apt-get)
+	$(BIN)/pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 verify: .venv/built        ## prove that the committed results are what the committed code gives
-	python -m tools.verify
+	$(BIN)/python -m tools.verify
 
 faults: .venv/built .venv/development ## break the pipeline on purpose: kills, full disks, damaged and hostile files
-	python -m tests.faults
+	$(BIN)/python -m tests.faults
 
 repair: .venv/run        ## remove what is damaged in DVC's cache and outputs
-	python -m tools.repair
+	$(BIN)/python -m tools.repair
 
 check: .venv/development ## lint
-	ruff check .
-	ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: $$($(PYTHON) --version) is too old, 3.11 or later is needed: make PYTHON=python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 
-# DVC keeps pickles in a folder that every user of the machine may write into, unless told another.
+# By default DVC keeps pickles in a folder that every user of the machine may write into.
 .venv/run: requirements.txt | .venv/bin/python
 	@$(BIN)/python tools/environment.py $<
 	@$(BIN)/dvc config --local core.site_cache_dir "$(CURDIR)/.dvc/tmp/site"
@@ -42,14 +43,14 @@ check: .venv/development ## lint
 
 # The arithmetic, in C: a few seconds.
 .venv/built: $(wildcard cnn/kernels/*.[ch]) cnn/kernels/build.py requirements-compiler.txt .venv/run
-	@$(BIN)/python -m cnn.kernels
+	@$(BIN)/python -m tools.kernels
 	@touch $@
 
 .venv/development: requirements-dev.txt .venv/run
 	@$(BIN)/python tools/environment.py $<
 	@touch $@
 
-# The tests drive one: found, or brought, before the suite starts.
+# The tests drive one: found, or installed, before the suite starts.
 .venv/browser: .venv/development
 	@$(BIN)/python -m tools.browser --install > $@.path && mv $@.path $@ || { rm -f $@.path; exit 1; }
 
@@ -58,22 +59,22 @@ fast: .venv/built          ## run the recipe for 99 % in a few seconds, as an ex
 accurate: .venv/built      ## run the recipe for 99.6 %, and for other people's handwriting
 fashion: .venv/built       ## run the default on Fashion-MNIST
 fast accurate fashion:
-	python -m tools.recipe $@
+	$(BIN)/python -m tools.recipe $@
 
 experiments: .venv/run   ## show the experiments: metrics and the parameters that differ
-	dvc exp show --no-pager --hide-workspace --only-changed --sort-by accuracy --sort-order desc \
+	$(BIN)/dvc exp show --no-pager --hide-workspace --only-changed --sort-by accuracy --sort-order desc \
 	  --drop '.*/|.*\.yaml|accuracy_|Created|State|Executor'
 
-seeds: .venv/built         ## train RECIPE (default: params.yaml) with N=10 seeds, JOBS at a time
-	python -m tools.seeds $(RECIPE) $(if $(N),--n $(N)) $(if $(JOBS),--jobs $(JOBS))
+seeds: .venv/built         ## train RECIPE (default: params.yaml) with N=10 seeds, JOBS=1 at a time
+	$(BIN)/python -m tools.seeds $(RECIPE) $(if $(N),--n $(N)) $(if $(JOBS),--jobs $(JOBS))
 
 draw: .venv/built          ## draw a digit in the browser and see it read
-	python -m handwriting.draw
+	$(BIN)/python -m handwriting.draw
 
 offline-plots: .venv/development ## let `dvc plots` draw without a network, in this clone
-	python -m tools.offline_plots
+	$(BIN)/python -m tools.offline_plots
 
-COMPILE := uv pip compile --quiet --universal --generate-hashes --fork-strategy fewest \
+COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --fork-strategy fewest \
   --python-version 3.11 --custom-compile-command 'make lock' \
   $(if $(package),--upgrade-package $(package),--upgrade)
 lock: .venv/development  ## take the newest versions that the .in files admit; package=NAME: one
@@ -82,7 +83,7 @@ lock: .venv/development  ## take the newest versions that the .in files admit; p
 	$(COMPILE) requirements-dev.in --output-file requirements-dev.txt
 	$(COMPILE) requirements-compiler.in --output-file requirements-compiler.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
-	python -m tools.packages
+	$(BIN)/python -m tools.packages
 
 clean:                   ## remove the environment
 	rm -rf .venv

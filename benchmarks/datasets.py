@@ -1,64 +1,43 @@
 """How accurate is the default on each published data set?
 
-    python -m benchmarks.datasets [--seeds 5] [--only fashion_mnist]
+    python -m benchmarks.datasets [--rounds 5] [--only fashion_mnist]
 
-Fetches, prepares, trains and evaluates with the stages themselves, in a temporary folder, once per
-seed from 42 on. Writes results/datasets.csv. A run that the CSV has already is not run
-again; delete its row to measure anew.
+Fetches, prepares, trains and evaluates with the stages themselves, in a temporary folder, each
+round with another seed. Writes results/datasets.csv.
 """
 
-import argparse
 import statistics
 import tempfile
 from pathlib import Path
 
-from benchmarks.rows import (
-    FIRST_SEED,
-    RAW,
-    RESULTS,
-    Rows,
-    append,
-    count,
-    markdown,
-    names,
-    of,
-    read,
-    spread,
-    stage,
-    write_params,
-)
-from cnn.errors import UserError, run
-from cnn.files import read_json
-from cnn.published import PUBLISHED
+from benchmarks import harness
+from benchmarks.commands import RAW, run_stage, write_params
+from benchmarks.harness import FIRST_SEED, Candidate, Rows, markdown, names, of, spread
+from cnn.base.errors import UserError
+from cnn.base.files import read_json
+from cnn.base.program import run
+from cnn.published.datasets import PUBLISHED
 
 
-def measure(dataset: str, seeds: list[int], rows: Rows) -> None:
-    """Add the rows of a data set that are missing among `rows`."""
-    done = {(row["dataset"], row["seed"]) for row in rows}
-    missing = [seed for seed in seeds if (dataset, str(seed)) not in done]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for seed in missing:
-            write_params(
-                folder / "params.yaml",
-                fetch={"dataset": dataset},
-                prepare={"raw": RAW.as_posix()},
-                train={"seed": seed},
-            )
-            if seed == missing[0]:  # they do not depend on it
-                stage("fetch", folder)
-                stage("prepare", folder)
-            stage("train", folder)
-            stage("evaluate", folder)
-            metrics = read_json(folder / "reports/evaluate/metrics.json")
-            append(
-                "datasets",
-                rows,
-                dataset=dataset,
-                seed=seed,
-                accuracy=metrics["accuracy"],
-                log_loss=metrics["log_loss"],
-            )
+def candidate(dataset: str, folder: Path) -> Candidate:
+    """Return a data set as a candidate whose files lie in `folder`."""
+
+    def measured(number: int) -> dict[str, object]:
+        seed = FIRST_SEED + number - 1
+        write_params(
+            folder / "params.yaml",
+            fetch={"dataset": dataset},
+            prepare={"raw": RAW.as_posix()},
+            train={"seed": seed},
+        )
+        # What a published data set is split into does not depend on the seed.
+        prepared = ("fetch", "prepare") if number == 1 else ()
+        for stage in (*prepared, "train", "evaluate"):
+            run_stage(stage, folder)
+        metrics = read_json(folder / "reports/evaluate/metrics.json")
+        return {"seed": seed, **{key: metrics[key] for key in ("accuracy", "log_loss")}}
+
+    return {"dataset": dataset}, measured
 
 
 def table(rows: Rows) -> str:
@@ -84,7 +63,7 @@ def table(rows: Rows) -> str:
 
 
 def cost_and_result(rows: Rows, dataset: str) -> str:
-    """Return what the default costs and gives on a data set, as its recipe says it.
+    """Return what the default costs and gives on a data set, as its recipe states it.
 
     Raises
     ------
@@ -93,20 +72,15 @@ def cost_and_result(rows: Rows, dataset: str) -> str:
     """
     shares = of(rows, dataset, "accuracy", "dataset")
     if not shares:
-        raise UserError(f"{RESULTS}/datasets.csv has no row of '{dataset}'")
+        raise UserError(f"{harness.path_of('datasets')} has no row of '{dataset}'")
     return f"that of the default; {spread(shares)} (n = {len(shares)} seeds)."
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seeds", type=count, default=5, metavar="N")
-    parser.add_argument("--only", choices=PUBLISHED, help="one data set")
-    arguments = parser.parse_args(argv)
-    rows = read("datasets", needed=False)
-    for dataset in [arguments.only] if arguments.only else PUBLISHED:
-        measure(dataset, list(range(FIRST_SEED, FIRST_SEED + arguments.seeds)), rows)
+    arguments = harness.parser(__doc__).parse_args(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        candidates = [candidate(dataset, Path(folder, dataset)) for dataset in PUBLISHED]
+        rows = harness.measure("datasets", candidates, arguments.rounds, arguments.only)
     print(table(rows))
 
 

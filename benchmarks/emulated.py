@@ -17,10 +17,13 @@ from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks.rows import RAW, ROOT, count, stage_command, write_params
-from cnn import data, kernels
-from cnn.errors import UserError, run
-from cnn.params import read_section
+from benchmarks.commands import RAW, stage_command, write_params
+from benchmarks.harness import ROOT, count
+from cnn import kernels
+from cnn.base.errors import UserError
+from cnn.base.params import read_section
+from cnn.base.program import run
+from cnn.data import sets
 
 MODEL = Path("models/cnn.keras")
 HISTORY = Path("reports/train/training.csv")
@@ -51,14 +54,14 @@ def cpu() -> str:
 
 def first(source: Path, n: int) -> Path:
     """Write the first n images of a set into `FEW`; return the path."""
-    images, labels, classes = data.load(source)
+    images, labels, classes = sets.load(source)
     path = FEW / source.name
-    data.save(path, data.Data(images[:n], labels[:n], classes))
+    sets.save(path, sets.Data(images[:n], labels[:n], classes))
     return path
 
 
 def stage(name: str, paths: Mapping[str, Path] = {}) -> None:
-    """Run a stage in this process, in its command in dvc.yaml {flag: path} put in place."""
+    """Run a stage's command in dvc.yaml in this process, with other paths, {flag: path}."""
     words = stage_command(name, Path(), paths)
     import_module(words[2]).main(words[3:])  # after python -m
 

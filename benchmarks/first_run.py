@@ -2,12 +2,12 @@
 
     python -m benchmarks.first_run
 
-Clones HEAD into a temporary folder and runs there `make repro`, `make test`, and `make repro` once
-more with another learning rate. pip has no cache, and downloads as much as it says; a browser that
-is brought, and the data, come on top. Not where uv is on PATH: it does not say how much it loads.
+Clones HEAD into a temporary folder and runs there, once, `make repro`, `make test`, and `make
+repro` once more with another learning rate: each needs what the one before left, so there are no
+rounds. pip has no cache, and downloads as much as it says; a browser that is brought, and the data,
+come on top. Not where uv is on PATH: it does not say how much it loads.
 """
 
-import argparse
 import os
 import platform
 import re
@@ -16,9 +16,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.rows import ROOT, Rows, append, markdown
-from cnn.errors import UserError, run
-from cnn.runtime import cores
+from benchmarks.harness import ROOT, Rows, append, bare_parser, markdown
+from cnn.base.errors import UserError
+from cnn.base.program import run
+from cnn.kernels import cores
 from tools.environment import uv
 from tools.verify import clone
 
@@ -27,13 +28,13 @@ COMMANDS = {
     "`make test`, then": "make test",
     "`make repro` after a change of the training": "make repro",
 }
-TOLD = re.compile(r"packages fetched \(([\d,]+) MB\)")
+FETCHED = re.compile(r"packages fetched \(([\d,]+) MB\)")
 
 
 def room(folder: Path) -> int:
     """Return the bytes that a folder takes on the disk."""
-    told = subprocess.run(["du", "-s", "-B1", folder], capture_output=True, text=True, check=True)
-    return int(told.stdout.split()[0])
+    du = subprocess.run(["du", "-s", "-B1", folder], capture_output=True, text=True, check=True)
+    return int(du.stdout.split()[0])
 
 
 def measure(rows: Rows, here: Path, title: str, environment: dict[str, str]) -> None:
@@ -48,17 +49,10 @@ def measure(rows: Rows, here: Path, title: str, environment: dict[str, str]) -> 
         raise UserError(f"'{COMMANDS[title]}' failed in a fresh clone")
     fetched = 0
     for block in done.stdout.split("installing ")[1:]:  # of each file with requirements
-        fetched += int(TOLD.findall(block)[-1].replace(",", ""))
-    append(
-        "first_run",
-        rows,
-        what=title,
-        seconds=f"{seconds:.0f}",
-        megabytes=fetched,
-        disk=room(here) - before,
-        cores=cores(),
-        python=platform.python_version(),
-    )
+        fetched += int(FETCHED.findall(block)[-1].replace(",", ""))
+    row = {"round": 1, "what": title, "seconds": f"{seconds:.0f}", "megabytes": fetched}
+    row |= {"disk": room(here) - before, "cores": cores(), "python": platform.python_version()}
+    append("first_run", rows, row)
 
 
 def table(rows: Rows) -> str:
@@ -76,11 +70,9 @@ def table(rows: Rows) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args(argv)
+    bare_parser(__doc__).parse_args(argv)
     if uv():
-        raise UserError("uv is on PATH: it does not say how much it downloads; run it without")
+        raise UserError("uv is on PATH: it does not say how much it downloads; take it off PATH")
     rows: Rows = []
     # As in a fresh shell: no environment is active, and Python may keep what it compiles.
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL"))}

@@ -2,36 +2,41 @@
 
     python -m benchmarks.handwriting [--model default=models/cnn.keras accurate=accurate.keras]
 
-Six guises are of scikit-learn's 1,797 digits (43 writers, 8 x 8 pixels; never trained on), the last
-ones of MNIST's test digits, drawn large with other pens on other paper. Every picture is written
-as a PNG and read as `handwriting.predict` reads it; one that is refused counts as wrong. Writes
-results/handwriting.csv, one row per guise and model; name all the models that it is to have.
+Six variants are of scikit-learn's 1,797 digits (43 writers, 8 x 8 pixels; never trained on), the
+last ones of MNIST's test digits, drawn large with other pens on other paper. Every picture is
+written as a PNG and read as `handwriting.predict` reads it; one that is refused counts as wrong.
+Nothing of it is random from run to run: one round is enough. Writes results/handwriting.csv, one
+row per variant and model; name all the models that it is to have.
 """
 
 import argparse
 import math
 import tempfile
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from benchmarks.guises import PENS, SIX, Guise
-from benchmarks.rows import RAW, Rows, append, markdown, names
-from cnn.errors import UserError, run
-from cnn.npz import read_arrays
-from cnn.published import ARRAYS, PUBLISHED, difference
+from benchmarks.commands import RAW
+from benchmarks.harness import Candidate, Rows, markdown, measure, names, parser
+from benchmarks.variants import PENS, SIX, Variant
+from cnn.base.errors import UserError
+from cnn.base.npz import read_arrays
+from cnn.base.program import run
+from cnn.published.datasets import ARRAYS, PUBLISHED, difference
 from handwriting.predict import load_reader, probabilities_of, read_digit
 
 
-def read_as_files(digits: np.ndarray, guise: Guise) -> tuple[np.ndarray, int]:
+def read_as_files(digits: np.ndarray, variant: Variant) -> tuple[np.ndarray, int]:
     """Return what a network sees of digits written as PNGs, uint8 (n, 28, 28), and the refusals."""
     rng = np.random.default_rng(0)
     seen, refused = [], 0
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "digit.png"
         for digit in digits:
-            guise(digit, rng).save(file)
+            variant(digit, rng).save(file)
             try:
                 seen.append(read_digit(file)[0])
             except UserError:
@@ -61,44 +66,48 @@ def mnist(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return arrays["x_test"], arrays["y_test"].astype(np.int64)
 
 
-def measure(models: dict[str, Path], path: Path, pens: int, most: int) -> Rows:
-    """Return the rows of handwriting.csv, measured anew.
+def candidates_of(models: dict[str, Path], path: Path, pens: int, most: int) -> list[Candidate]:
+    """Return each variant with each model.
 
     Parameters
     ----------
     models : {label: file}.
     path : npz with MNIST.
     pens : MNIST digits for each pen.
-    most : digits of any guise.
+    most : digits of any variant.
     """
-    images, labels = mnist(path)
-    readers = {label: load_reader(model) for label, model in models.items()}
     from sklearn.datasets import load_digits
 
+    images, labels = mnist(path)
     others = load_digits()
-    theirs = others.images / 16, others.target
-    few = images[:pens], labels[:pens]
-    guises = [(f"scikit-learn: {name}", *theirs, guise) for name, guise in SIX.items()]
-    guises.append(("MNIST as it is", images, labels, lambda digit, rng: Image.fromarray(digit)))
-    guises += [(f"MNIST: {name}", *few, guise) for name, guise in PENS.items()]
-    rows: Rows = []
-    for name, digits, actual, guise in guises:
-        seen, refused = read_as_files(digits[:most], guise)
-        for label, model in readers.items():
-            append(
-                "handwriting",
-                rows,
-                digits=name,
-                n=len(seen),
-                model=label,
-                accuracy=round(accuracy(model, seen, actual[:most]), 6),
-                refused=refused,
-            )
-    return rows
+    theirs, few = (others.images / 16, others.target), (images[:pens], labels[:pens])
+    variants = {f"scikit-learn: {name}": (*theirs, variant) for name, variant in SIX.items()}
+    variants["MNIST as it is"] = images, labels, lambda digit, rng: Image.fromarray(digit)
+    variants |= {f"MNIST: {name}": (*few, variant) for name, variant in PENS.items()}
+    readers = {label: load_reader(model) for label, model in models.items()}
+
+    @cache
+    def pictures(name: str) -> tuple[np.ndarray, int]:
+        digits, _, variant = variants[name]
+        return read_as_files(digits[:most], variant)
+
+    def measured(name: str, label: str) -> Callable[[int], dict[str, object]]:
+        def read(_: int) -> dict[str, object]:
+            seen, refused = pictures(name)
+            share = accuracy(readers[label], seen, variants[name][1][:most])
+            return {"n": len(seen), "accuracy": round(share, 6), "refused": refused}
+
+        return read
+
+    return [
+        ({"digits": name, "model": label}, measured(name, label))
+        for name in variants
+        for label in readers
+    ]
 
 
 def table(rows: Rows) -> str:
-    """Return the table of handwriting.csv: a row per guise, a column per model."""
+    """Return the table of handwriting.csv: one row per variant, one column per model."""
     models = names(rows, "model")
     lines, errors = [], []
     for digits in names(rows, "digits"):
@@ -124,22 +133,21 @@ def labelled(text: str) -> tuple[str, Path]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--mnist", type=Path, default=RAW, metavar="NPZ", help="what fetch wrote")
-    parser.add_argument(
+    reader = parser(__doc__, rounds=1)
+    reader.add_argument("--mnist", type=Path, default=RAW, metavar="NPZ", help="what fetch wrote")
+    reader.add_argument(
         "--model",
         type=labelled,
         nargs="+",
         default=[("default", Path("models/cnn.keras"))],
         metavar="LABEL=FILE",
     )
-    parser.add_argument("--pens", type=int, default=500, help="MNIST digits for each pen")
-    parser.add_argument("--most", type=int, default=10_000, help="digits in any row")
-    arguments = parser.parse_args(argv)
+    reader.add_argument("--pens", type=int, default=500, help="MNIST digits for each pen")
+    reader.add_argument("--most", type=int, default=10_000, help="digits in any row")
+    arguments = reader.parse_args(argv)
     models = dict(arguments.model)
-    print(table(measure(models, arguments.mnist, arguments.pens, arguments.most)))
+    candidates = candidates_of(models, arguments.mnist, arguments.pens, arguments.most)
+    print(table(measure("handwriting", candidates, arguments.rounds, arguments.only)))
 
 
 if __name__ == "__main__":

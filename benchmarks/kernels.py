@@ -9,18 +9,18 @@ level of this machine's CPUs, and once with AddressSanitizer and UndefinedBehavi
 Exit code 1 if one differs or fails.
 """
 
-import argparse
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.rows import count
-from cnn.errors import UserError, run
+from benchmarks.harness import bare_parser, count
+from cnn.base.errors import UserError
+from cnn.base.program import run
 from cnn.kernels import build, load, widest
 from cnn.kernels.build import FLAGS, HERE, LEVELS, levels
 
-SOURCES = [HERE / "check.c", HERE / "twin.c"]
+SOURCES = [HERE / "check/check.c", HERE / "check/twin.c"]
 SANITIZERS = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 # {CPU: (emulator, compiler, flags)}. Static, so that no libraries of another machine are needed.
 EMULATED = {
@@ -38,7 +38,7 @@ def digests(name: str, compiler: str, flags: list[str], prefix: list[str], cases
     Raises
     ------
     UserError
-        It cannot be built, or found a difference, with what it said.
+        It cannot be built, or found a difference, with what it printed.
     """
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder, "check")
@@ -52,15 +52,13 @@ def digests(name: str, compiler: str, flags: list[str], prefix: list[str], cases
         except subprocess.CalledProcessError as error:
             raise UserError(f"{name}: cannot be built: {error.stderr.strip()[-500:]}") from None
     if done.returncode:
-        said = (done.stdout + done.stderr).strip().splitlines() or ["no reason given"]
-        raise UserError(f"{name}: exit code {done.returncode}: {' '.join(said[-8:])}")
+        reasons = (done.stdout + done.stderr).strip().splitlines() or ["no reason given"]
+        raise UserError(f"{name}: exit code {done.returncode}: {' '.join(reasons[-8:])}")
     return done.stdout
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = bare_parser(__doc__)
     parser.add_argument("--cases", type=count, default=40, metavar="N")
     parser.add_argument("--emulated", action="store_true")
     arguments = parser.parse_args(argv)

@@ -4,17 +4,16 @@
                                   [--jobs 1] [--arm FOLDER]
 
 Runs `benchmarks.emulated` (all stages but fetch, the training cut to a few steps) on this machine
-and then on each CPU that qemu-user is told to be. Reads what `make repro` leaves and writes
-nothing. Prints a line per CPU and, on standard error, how far it is. Exit code 1 if a byte differs
-or a run fails.
+and then on each CPU that qemu-user imitates. Reads what `make repro` leaves and writes nothing.
+Prints one line per CPU, and the progress on standard error. Exit code 1 if a byte differs or a run
+fails.
 
-An emulated CPU tells the features, family and caches of the real one, and by these the kernels,
+An emulated CPU reports the features, family and caches of the real one, by which the kernels,
 numpy and OpenBLAS choose how they compute. It has no AVX-512, whatever its name. An aarch64 needs a
 userland of its own in FOLDER, with Debian's Python and PyPI's wheels, made by `--make-arm`, as root
 (Debian: mmdebstrap, gcc-aarch64-linux-gnu).
 """
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -25,9 +24,10 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.rows import ROOT, count
-from cnn.errors import UserError, run
-from cnn.files import read_text
+from benchmarks.harness import ROOT, bare_parser, count
+from cnn.base.errors import UserError
+from cnn.base.files import read_text
+from cnn.base.program import run
 from cnn.kernels import build
 from tools import packages
 from tools.repair import md5
@@ -60,8 +60,8 @@ def runner(cpu: str, arm: Path | None) -> tuple[list[str], dict[str, str]]:
     for name in (QEMU, QEMU_ARM):
         path = shutil.which(name)
         # It lists them and exits with 1.
-        asked = [path, "-cpu", "help"] if path else ["true"]
-        known = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split()
+        ask = [path, "-cpu", "help"] if path else ["true"]
+        known = subprocess.run(ask, capture_output=True, text=True, check=False).stdout.split()
         if path and cpu in known and not (name == QEMU_ARM and arm is None):
             break
     else:
@@ -70,13 +70,13 @@ def runner(cpu: str, arm: Path | None) -> tuple[list[str], dict[str, str]]:
             "install qemu-user (Debian's package)"
         )
     if name == QEMU:
-        # OpenBLAS may have been told which CPU it is on; the emulated one tells itself.
-        told = {key: value for key, value in os.environ.items() if "OPENBLAS" not in key}
-        return [path, "-cpu", cpu, sys.executable], told
+        # A variable may name the CPU to OpenBLAS, which is to ask the emulated one.
+        variables = {key: value for key, value in os.environ.items() if "OPENBLAS" not in key}
+        return [path, "-cpu", cpu, sys.executable], variables
     root, site = arm / "root", arm / "site"
     if not (root.is_dir() and site.is_dir()):
         raise UserError(f"{arm}: holds no userland; make it with --make-arm")
-    # Python looks for itself where it is told; everything else is the emulator's to find in root.
+    # PYTHONHOME says where Python lies; all else is the emulator's to find in root.
     found = sorted(root.glob("usr/bin/python3.*[0-9]"))[0]
     variables = {"PYTHONHOME": root / "usr", "PYTHONPATH": f"{ROOT}:{site}", "HOME": root}
     variables |= {"PATH": "/nowhere", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -117,14 +117,14 @@ def digests(command: Sequence[str], variables: Mapping[str, str], *size: int) ->
     Raises
     ------
     UserError
-        It failed; with the last line that it said.
+        It failed; with the last line that it printed.
     """
     steps, images = size
     with tempfile.TemporaryDirectory() as folder:
         words = [*command, "-u", "-m", "benchmarks.emulated", folder]
         words += ["--steps", str(steps), "--images", str(images)]
-        # What the stages print tells how far they are. The emulator warns of every feature that it
-        # lacks, once a thread.
+        # What the stages print shows the progress; the emulator warns once per thread of every
+        # feature that it lacks.
         done = subprocess.run(
             words,
             cwd=ROOT,
@@ -135,38 +135,23 @@ def digests(command: Sequence[str], variables: Mapping[str, str], *size: int) ->
             check=False,
         )
         if done.returncode:
-            said = done.stderr.strip().splitlines() or ["no reason given"]
-            raise UserError(f"exit code {done.returncode}: {said[-1]}")
-        return {
-            path.relative_to(folder).as_posix(): md5(path)
-            for path in Path(folder).rglob("*")
-            if path.is_file()
-        }
+            reasons = done.stderr.strip().splitlines() or ["no reason given"]
+            raise UserError(f"exit code {done.returncode}: {reasons[-1]}")
+        files = (path for path in Path(folder).rglob("*") if path.is_file())
+        return {path.relative_to(folder).as_posix(): md5(path) for path in files}
 
 
-def differing(reference: Digests, found: Digests) -> list[str]:
-    """Return the files that are not the same in both, or in one of them only."""
+def verdict(reference: Digests, found: Digests) -> tuple[bool, str]:
+    """Return whether a run has the files of `reference`, and in words which differ."""
     files = reference.keys() | found
-    return sorted(name for name in files if reference.get(name) != found.get(name))
-
-
-def verdict(
-    reference: Digests, command: Sequence[str], variables: Mapping[str, str], *size: int
-) -> tuple[bool, str]:
-    """Run on an emulated CPU; tell whether all is as in `reference`, and in words what is not."""
-    try:
-        others = differing(reference, digests(command, variables, *size))
-    except UserError as error:
-        return False, str(error)
+    others = sorted(name for name in files if reference.get(name) != found.get(name))
     if others:
         return False, f"{len(others)} of {len(reference)} files differ: {', '.join(others)}"
     return True, f"all {len(reference)} files have the same bytes"
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = bare_parser(__doc__)
     parser.add_argument("--cpus", nargs="+", metavar="NAME")
     parser.add_argument("--steps", type=count, default=6, metavar="N", help="of the training")
     parser.add_argument("--images", type=count, default=1000, metavar="N", help="of the test")
@@ -189,8 +174,11 @@ def main(argv: list[str] | None = None) -> int:
     def attempt(cpu: str) -> bool:
         print(f"{cpu} ...", file=sys.stderr, flush=True)
         began = time.perf_counter()
-        same, told = verdict(reference, *runners[cpu], *size)
-        print(f"{cpu:<20} {told} ({time.perf_counter() - began:.0f} s)", flush=True)
+        try:
+            same, line = verdict(reference, digests(*runners[cpu], *size))
+        except UserError as error:
+            same, line = False, str(error)
+        print(f"{cpu:<20} {line} ({time.perf_counter() - began:.0f} s)", flush=True)
         return same
 
     with ThreadPoolExecutor(arguments.jobs) as pool:

@@ -2,9 +2,9 @@
 
     python -m benchmarks.surroundings [--only WORD] [--debian FOLDER]
 
-Clones HEAD for each, runs every stage there with an empty cache and prints a line: how many outputs
-have the recorded bytes. Exit code 1 if one has not. fetch takes the published data from data/raw/,
-checked against its hash.
+Clones HEAD for each, runs every stage there with an empty cache and prints one line: how many
+outputs have the recorded bytes. Exit code 1 if one has not. fetch takes the published data from
+data/raw/, checked against its hash.
 
 Needs faketime and the locales de_DE.UTF-8 and tr_TR.UTF-8 (Debian: faketime, locales). Other
 Pythons are those that run as `python3.12` and `python3.13`, and the system's own. FOLDER is a
@@ -12,10 +12,9 @@ Debian 13, with its own Python, glibc and zlib, that root makes and enters so:
 
     debootstrap --include=ca-certificates,git,make,python3-venv trixie FOLDER
     mount --bind /proc FOLDER/proc
-    cp -r /etc/pip.conf FOLDER/etc/     # where pip is told of an index; its certificates likewise
+    cp -r /etc/pip.conf FOLDER/etc/     # where pip has another index; its certificates likewise
 """
 
-import argparse
 import json
 import shlex
 import shutil
@@ -24,10 +23,12 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.rows import RAW
-from cnn.errors import UserError, run
-from cnn.params import read_yaml
-from stages.fetch import variable
+from benchmarks.commands import RAW
+from benchmarks.harness import bare_parser
+from cnn.base.errors import UserError
+from cnn.base.params import read_yaml
+from cnn.base.program import run
+from cnn.published.sources import variable
 from tools.verify import clone, environment_for_clone, outputs
 
 REPRO = "dvc repro --force --quiet"
@@ -58,7 +59,7 @@ SURROUNDINGS = {
     ),
     "one core": Surroundings(f"taskset --cpu-list 0 {REPRO}"),
     "two cores": Surroundings(f"taskset --cpu-list 0,1 {REPRO}"),
-    "told of 64 cores": Surroundings(REPRO, {"PYTHONPATH": "../cores"}),
+    "64 cores reported": Surroundings(REPRO, {"PYTHONPATH": "../cores"}),
     "oldest kernels of numpy and OpenBLAS": Surroundings(
         REPRO,
         {
@@ -72,7 +73,7 @@ SURROUNDINGS = {
         {"MPLBACKEND": "svg", "MPLCONFIGDIR": "../configuration", "KERAS_HOME": "../configuration"},
     ),
     "flags of compilers, switches of libraries": Surroundings(
-        f'make --silent .venv/built && PATH="$PWD/.venv/bin:$PATH" {REPRO}',
+        LOCKED,
         {
             "CFLAGS": "-ffast-math -march=native",
             "CPATH": "/nowhere",
@@ -116,19 +117,19 @@ def obtained(folder: Path) -> dict[str, str]:
 
 def prepare(top: Path) -> None:
     """Write into `top` what some surroundings name: odd configuration, a Python with 64 cores."""
-    odd, told = top / "configuration", top / "cores"
+    odd, cores = top / "configuration", top / "cores"
     odd.mkdir()
     (odd / "matplotlibrc").write_text("font.size: 30\nfigure.facecolor: red\n")
     keras = {"floatx": "float16", "backend": "jax", "image_data_format": "channels_first"}
     (odd / "keras.json").write_text(json.dumps(keras | {"epsilon": 0.1}))
-    told.mkdir()  # Python imports a module of this name before all else
-    (told / "sitecustomize.py").write_text(
+    cores.mkdir()  # Python imports a module of this name before all else
+    (cores / "sitecustomize.py").write_text(
         "import os\n\nos.cpu_count = lambda: 64\nos.sched_getaffinity = lambda _: {*range(64)}\n"
     )
 
 
 def compare(name: str, given: Surroundings, root: Path, recorded: dict[str, str]) -> bool:
-    """Run the pipeline in these surroundings, below the folder `root`, and print a line.
+    """Run the pipeline in these surroundings, below the folder `root`, and print one line.
 
     Returns
     -------
@@ -159,9 +160,7 @@ def compare(name: str, given: Surroundings, root: Path, recorded: dict[str, str]
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = bare_parser(__doc__)
     parser.add_argument("--only", default="", metavar="WORD", help="those whose name holds it")
     parser.add_argument("--debian", type=Path, metavar="FOLDER", help="a Debian to enter as well")
     arguments = parser.parse_args(argv)
@@ -171,11 +170,8 @@ def main(argv: list[str] | None = None) -> int:
     places = [(name, given, Path("/")) for name, given in SURROUNDINGS.items()]
     if arguments.debian:
         places.append(("Debian", DEBIAN, arguments.debian.absolute()))
-    failed = 0
-    for name, given, root in places:
-        if arguments.only in name:
-            failed += not compare(name, given, root, recorded)
-    return 1 if failed else 0
+    same = [compare(*place, recorded) for place in places if arguments.only in place[0]]
+    return 0 if all(same) else 1
 
 
 if __name__ == "__main__":

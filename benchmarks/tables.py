@@ -8,62 +8,42 @@ README, in docs/, benchmarks/ and handwriting/, with the table of results/NAME.c
 differ. Exit code 1 if one differs, or if a CSV is missing.
 """
 
-import argparse
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import (
-    cores,
-    datasets,
-    first_run,
-    growth,
-    handwriting,
-    killed,
-    knobs,
-    large,
-    reading,
-    training,
-    whole,
-    workers,
-)
-from benchmarks.rows import read
-from cnn.errors import UserError, run
-from cnn.files import read_text, write_text
+from benchmarks import cores, datasets, end_to_end, first_run, handwriting, training
+from benchmarks.harness import Rows, bare_parser, path_of, read
+from cnn.base.errors import UserError
+from cnn.base.files import read_text, write_text
+from cnn.base.program import run
 from tools.recipe import load
 
-TABLES: dict[str, Callable[[], str]] = {
-    "cores": lambda: cores.table(read("cores")),
-    "datasets": lambda: datasets.table(read("datasets")),
-    "first_run": lambda: first_run.table(read("first_run")),
-    "growth": lambda: growth.table(read("growth")),
-    "handwriting": lambda: handwriting.table(read("handwriting")),
-    "killed": lambda: killed.table(read("killed")),
-    "knobs": lambda: knobs.table(read("knobs")),
-    "large": lambda: large.table(read("large")),
-    "reading": lambda: reading.table(read("reading")),
-    "training": lambda: training.table(read("training"), read("arithmetic", needed=False)),
-    "whole": lambda: whole.table(read("whole")),
-    "worker_delays": lambda: workers.table_of_delays(read("worker_delays")),
-    "worker_faults": lambda: workers.table_of_faults(read("worker_faults")),
-    "workers": lambda: workers.table(read("workers")),
+# Each makes the table of results/NAME.csv from its rows.
+TABLES: dict[str, Callable[[Rows], str]] = {
+    "cores": cores.table,
+    "datasets": datasets.table,
+    "end_to_end": end_to_end.table,
+    "first_run": first_run.table,
+    "handwriting": handwriting.table,
+    "training": training.table,
 }
 DOCUMENTS = ("README.md", "docs/*.md", "benchmarks/README.md", "handwriting/README.md")
 RECIPES = "recipes/*.yaml"
-# A line of its own: what stands in running text only tells of the marker.
+# A line of its own: in running text it only mentions the marker.
 BEGIN = re.compile(r"^<!-- table: (.*) -->$")
 END = "<!-- end -->"
 COST = "# Cost and result: "
 
 
-def written(make: Callable[[], str], name: str) -> str:
-    """Return what `make` makes of results/NAME.csv, or refuse the file in one line."""
+def made_from(name: str, make: Callable[[Rows], str]) -> str:
+    """Return what `make` makes of the rows of results/NAME.csv, or refuse the file in one line."""
     try:
-        return make()
+        return make(read(name))
     except (KeyError, ValueError, TypeError, ArithmeticError, IndexError) as error:
         raise UserError(
-            f"benchmarks/results/{name}.csv: is not what 'python -m benchmarks.{name}' writes: "
+            f"{path_of(name)}: is not what 'python -m benchmarks.{name}' writes: "
             f"{type(error).__name__}: {error}"
         ) from None
 
@@ -86,7 +66,7 @@ def document(text: str) -> str:
             inside = begins[1]
             if inside not in TABLES:
                 raise UserError(f"no table '{inside}'; there are {', '.join(TABLES)}")
-            lines += [line, "", written(TABLES[inside], inside), ""]
+            lines += [line, "", made_from(inside, TABLES[inside]), ""]
         elif line == END:
             inside = ""
         if not inside:
@@ -112,16 +92,14 @@ def recipe(path: Path, text: str) -> str:
     sections = load(path.stem)
     dataset = sections.get("fetch", {}).get("dataset")
     if dataset and "train" not in sections:
-        told = written(lambda: datasets.cost_and_result(read("datasets"), dataset), "datasets")
+        line = made_from("datasets", lambda rows: datasets.cost_and_result(rows, dataset))
     else:
-        told = written(lambda: training.cost_and_result(read("training"), path.stem), "training")
-    return re.sub(f"^{COST}.*$", COST + told, text, count=1, flags=re.MULTILINE)
+        line = made_from("training", lambda rows: training.cost_and_result(rows, path.stem))
+    return re.sub(f"^{COST}.*$", COST + line, text, count=1, flags=re.MULTILINE)
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = bare_parser(__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing")
     check = parser.parse_args(argv).check
     failed = False

@@ -2,102 +2,91 @@
 
     python -m benchmarks.training [--rounds 5] [--draw]
 
-Every round runs each candidate once, in turn, so that a machine that drifts drifts for all; ratios
-are taken round by round, and each round has another seed. The same work (5 epochs of 64) by
-Model.fit in the plain script, as TensorFlow comes, which leaves oneDNN off on a CPU without VNNI,
-and the other way round; by the engine keras; by the kernels, the widest that the CPU has and those
-for AVX2; and by PyTorch, where `.venv-torch` exists (see benchmarks/README.md). The recipes, the
-long one in the first rounds only. Beside it a matrix product, which says what dense arithmetic
-alone would take.
+Each round has another seed. The same work (5 epochs of 64) by Model.fit in the plain script, as
+TensorFlow comes, which leaves oneDNN off on a CPU without VNNI, and the other way round; by the
+engine keras; by the kernels, the widest that the CPU has and those for AVX2; and by PyTorch, where
+`.venv-torch` exists (see benchmarks/README.md). The recipes, the long one in the first round only.
+Dense arithmetic is the time of all multiplications and additions at the speed of a large matrix
+product, by numpy.
 
-Writes results/training.csv, results/arithmetic.csv and results/training.png. Needs `make repro`'s
-data. `--draw` draws the picture from the rows that there are.
+Writes results/training.csv and results/training.png. Needs `make repro`'s data. `--draw` draws the
+picture from the rows that there are.
 """
 
 import statistics
-import sys
 import tempfile
+import timeit
+from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.rows import (
-    FIRST_SEED,
-    RESULTS,
-    Rows,
-    append,
-    last_line,
-    markdown,
-    names,
-    of,
-    ours,
-    parser,
-    plain,
-    ranged,
-    ratios,
-    read,
-    spread,
-)
+import numpy as np
+
+from benchmarks import harness
+from benchmarks.commands import ours, plain, result_of
+from benchmarks.harness import Candidate, Rows, markdown, names, of, ranged, ratios, spread
 from cnn import kernels
-from cnn.errors import UserError, run
+from cnn.base.errors import UserError
+from cnn.base.program import run
 from cnn.kernels import build
 from tools import recipe
 
-FIT = "Keras fit"
-RECIPES = {"fast": 5, "accurate": 1}  # name: rounds at most; the latter takes minutes
+FIT, ARITHMETIC = "Keras fit", "dense arithmetic"
+ONCE = ("recipe accurate",)  # takes minutes
 TORCH = Path(".venv-torch/bin/python")
 # Multiplications and additions of one image, forward and twice as much backward, without the
 # gradient of the first layer's input.
 FLOP_PER_IMAGE = 2 * (26**2 * 32 * 9 * 2 + 11**2 * 64 * 288 * 3 + (1600 * 128 + 128 * 10) * 3)
 IMAGES = 5 * 54_000
+SIDE = 2048  # of the matrices whose product shows how fast dense arithmetic is
 
 
-def other_switch() -> tuple[str, str]:
-    """Return ("on", "1") or ("off", "0"), whichever TensorFlow does not choose on this CPU."""
-    on = "vnni" in Path("/proc/cpuinfo").read_text(encoding="utf-8")  # avx512_vnni or avx_vnni
-    return ("off", "0") if on else ("on", "1")
-
-
-def candidates(number: int, seed: int, folder: str) -> dict[str, list[object]]:
-    """Return {name: command} of what runs in a round."""
-    script = plain(folder, "--seed", seed)
-    word, switch = other_switch()
+def commands(folder: str) -> dict[str, Callable[[int], list[object]]]:
+    """Return {candidate: its command for a seed}; the plain script writes into `folder`."""
+    # avx512_vnni or avx_vnni: TensorFlow then switches oneDNN on by itself.
+    on = "vnni" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    switch = f"TF_ENABLE_ONEDNN_OPTS={int(not on)}"
     found = {
-        FIT: script,
-        f"{FIT}, oneDNN {word}": ["env", f"TF_ENABLE_ONEDNN_OPTS={switch}", *script],
-        "engine keras": ours(seed=seed, engine="keras"),
+        FIT: lambda seed: plain(folder, "--seed", seed),
+        f"{FIT}, oneDNN {'off' if on else 'on'}": lambda seed: [
+            *("env", switch),
+            *plain(folder, "--seed", seed),
+        ],
+        "engine keras": lambda seed: ours(seed=seed, engine="keras"),
     }
-    for place, level in enumerate(list(build.levels())[1 : kernels.widest() + 1]):
-        forced = ["env", f"{kernels.VARIABLE}={level}", *ours(seed=seed)]
-        found["default" if place + 1 == kernels.widest() else "default, AVX2 alone"] = forced
-    for name, most in RECIPES.items():
-        if number <= most:
-            found[f"recipe {name}"] = ours(**recipe.load(name)["train"], seed=seed)
+    widest = kernels.widest()
+    for place, level in list(enumerate(build.levels()))[1 : widest + 1]:
+        variable = f"{kernels.VARIABLE}={level}"
+        found["default" if place == widest else "default, AVX2 alone"] = (
+            lambda seed, variable=variable: ["env", variable, *ours(seed=seed)]
+        )
+    for name in ("fast", "accurate"):
+        settings = recipe.load(name)["train"]
+        found[f"recipe {name}"] = lambda seed, settings=settings: ours(**settings, seed=seed)
     if TORCH.exists():
-        found["PyTorch"] = [TORCH, "benchmarks/pytorch_training.py", "--seed", seed]
+        found["PyTorch"] = lambda seed: [TORCH, "benchmarks/pytorch_training.py", "--seed", seed]
     return found
 
 
-def measure(rounds: int) -> tuple[Rows, Rows]:
-    """Return the rows of training.csv and of arithmetic.csv, measured anew."""
-    rows: Rows = []
-    arithmetic: Rows = []
-    product = [sys.executable, "-m", "benchmarks.matrix_product"]
-    with tempfile.TemporaryDirectory() as folder:
-        for number in range(1, rounds + 1):
-            seed = FIRST_SEED + number - 1
-            flops = round(last_line([*product, "float32"])["flops"])
-            append("arithmetic", arithmetic, precision="float32", flops=flops)
-            for name, command in candidates(number, seed, folder).items():
-                result = last_line(command)
-                append(
-                    "training",
-                    rows,
-                    round=number,
-                    seed=seed,
-                    candidate=name,
-                    seconds=round(result["training"], 2),
-                    accuracy=result["accuracy"],
-                )
-    return rows, arithmetic
+def candidate(name: str, command: Callable[[int], list[object]]) -> Candidate:
+    """Return a training as a candidate."""
+
+    def measured(number: int) -> dict[str, object] | None:
+        if name in ONCE and number > 1:
+            return None
+        seed = harness.FIRST_SEED + number - 1
+        result = result_of(command(seed))
+        seconds = round(result["training"], 2)
+        return {"seed": seed, "seconds": seconds, "accuracy": result["accuracy"]}
+
+    return {"candidate": name}, measured
+
+
+def arithmetic(number: int) -> dict[str, object]:
+    """Return the time of all multiplications and additions at the speed of a matrix product."""
+    matrix = np.random.default_rng(0).random((SIDE, SIDE), np.float32)
+    fastest = min(timeit.repeat(lambda: matrix @ matrix, number=1, repeat=20))
+    seconds = round(FLOP_PER_IMAGE * IMAGES * fastest / (2 * SIDE**3), 2)
+    return {"seed": harness.FIRST_SEED + number - 1, "seconds": seconds, "accuracy": ""}
 
 
 def label(candidate: str) -> str:
@@ -108,41 +97,36 @@ def label(candidate: str) -> str:
     return candidate.replace("Keras fit", "Keras' `fit`")
 
 
-def table(rows: Rows, arithmetic: Rows = ()) -> str:
-    """Return the table of training.csv; without arithmetic.csv, a column is left out."""
-    limits = {
-        kind: FLOP_PER_IMAGE
-        * IMAGES
-        / statistics.median(of(arithmetic, kind, "flops", "precision"))
-        for kind in names(arithmetic, "precision")
-    }
+def trained(rows: Rows) -> list[str]:
+    """Return the candidates that train."""
+    return [name for name in names(rows) if name != ARITHMETIC]
+
+
+def table(rows: Rows) -> str:
+    """Return the table of training.csv."""
+    limit = statistics.median(of(rows, ARITHMETIC, "seconds"))
     titles = ["", "n", "seconds, median", "against Keras' `fit`, median (range)"]
-    titles += ["of it dense arithmetic"] if limits else []
+    titles += ["of it dense arithmetic", "test accuracy, mean ± standard deviation"]
     lines = []
-    for name in names(rows):
+    for name in trained(rows):
         measured = of(rows, name, "seconds")
         seconds = statistics.median(measured)
+        # A recipe's arithmetic is another.
+        share = "" if name.startswith("recipe") else f"{100 * limit / seconds:.0f} %"
         line = [label(name), len(measured), f"{seconds:.1f}", ranged(ratios(rows, name, FIT))]
-        if limits:
-            limit = limits["float32"]
-            whole = not name.startswith("recipe")  # other arithmetic
-            line.append(f"{limit / seconds:.0%}".replace("%", " %") if whole else "")
-        lines.append([*line, spread(of(rows, name, "accuracy"))])
+        lines.append([*line, share, spread(of(rows, name, "accuracy"))])
     seeds = names(rows, "seed")
-    text = f"n rounds, each with another seed ({seeds[0]} to {seeds[-1]})."
-    if limits:
-        times = ", ".join(f"{seconds:.1f} s in {kind}" for kind, seconds in limits.items())
-        text += (
-            " *Of it dense arithmetic*: the share of the time that all multiplications and"
-            f" additions would take at the speed of a large matrix product ({times}):"
-            " above 100 %, since gradients through a maximum and a ReLU are mostly zeros, and the"
-            " kernels pass over those."
-        )
-    return f"{markdown([*titles, 'test accuracy, mean ± standard deviation'], lines)}\n\n{text}"
+    return (
+        f"{markdown(titles, lines)}\n\n"
+        f"n rounds, each with another seed ({seeds[0]} to {seeds[-1]}). *Of it dense arithmetic*: "
+        "the share of the time that all multiplications and additions would take at the speed of "
+        f"a large matrix product ({limit:.1f} s in float32): above 100 %, since gradients through "
+        "a maximum and a ReLU are mostly zeros, and the kernels pass over those."
+    )
 
 
 def cost_and_result(rows: Rows, name: str) -> str:
-    """Return what the recipe `name` costs and gives, as its file says it.
+    """Return what the recipe `name` costs and gives, as its file states it.
 
     Raises
     ------
@@ -152,7 +136,7 @@ def cost_and_result(rows: Rows, name: str) -> str:
     candidate = f"recipe {name}"
     accuracies = of(rows, candidate, "accuracy")
     if not accuracies:
-        raise UserError(f"{RESULTS}/training.csv has no row of '{candidate}'")
+        raise UserError(f"{harness.path_of('training')} has no row of '{candidate}'")
     return (
         f"{ranged(ratios(rows, candidate, FIT))} of the time of Keras' fit; "
         f"{spread(accuracies)} (n = {len(accuracies)} seeds)."
@@ -160,14 +144,14 @@ def cost_and_result(rows: Rows, name: str) -> str:
 
 
 def draw(rows: Rows, path: Path) -> None:
-    """Draw time and accuracy side by side, a row per candidate, 900 pixels wide."""
+    """Draw time and accuracy side by side, one row per candidate, 900 pixels wide."""
     import matplotlib.pyplot as plt
     import seaborn as sns
 
-    from cnn.figures import PALETTE, set_style
+    from cnn.results.figures import PALETTE, set_style
 
     set_style()
-    found = names(rows)
+    found = trained(rows)
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(9, 1.2 + 0.34 * len(found)), sharey=True, width_ratios=(5, 4)
     )
@@ -203,15 +187,18 @@ def draw(rows: Rows, path: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    reader = parser(__doc__)
+    reader = harness.parser(__doc__)
     reader.add_argument("--draw", action="store_true", help="measure nothing")
     arguments = reader.parse_args(argv)
     if arguments.draw:
-        rows = read("training")
+        rows = harness.read("training")
     else:
-        rows, arithmetic = measure(arguments.rounds)
-        print(table(rows, arithmetic))
-    draw(rows, RESULTS / "training.png")
+        with tempfile.TemporaryDirectory() as folder:
+            candidates = [candidate(*each) for each in commands(folder).items()]
+            candidates.append(({"candidate": ARITHMETIC}, arithmetic))
+            rows = harness.measure("training", candidates, arguments.rounds, arguments.only)
+        print(table(rows))
+    draw(rows, harness.RESULTS / "training.png")
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ from threading import Lock
 
 import numpy as np
 
-from cnn.errors import UserError, run
-from cnn.pictures import decode
+from cnn.base.errors import UserError
+from cnn.base.program import run
+from cnn.data.pictures import decode
 from handwriting.ink import to_mnist
 from handwriting.predict import UNSURE, load_reader, probabilities_of
 

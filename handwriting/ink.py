@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from cnn.errors import UserError
+from cnn.base.errors import UserError
 
 SIDE = 160  # pixels, to which the longer side of a picture is brought before the work
 FULL = 1.15  # what stays grey: this share of the ink's strength is the whitest

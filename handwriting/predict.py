@@ -14,28 +14,24 @@ import json
 import os
 import signal
 import sys
-from collections import deque
 from collections.abc import Iterator
-from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 
-from cnn import archive, kernels
-from cnn.errors import UserError, run
-from cnn.files import replacing
-from cnn.pictures import SUFFIXES, decode, read_file
-from cnn.processes import beside
+from cnn import kernels
+from cnn.base.errors import UserError
+from cnn.base.files import atomic_write
+from cnn.base.program import run
+from cnn.data.pictures import SUFFIXES, decode_file
+from cnn.model import archive
 from handwriting.ink import to_mnist
 
 IMAGE_SHAPE, DIGITS = (28, 28, 1), 10  # what MNIST's models read
 UNSURE = 0.7  # below this probability the answer is called unsure
 CLOSE = 0.1  # a second digit as likely as this is named too
 BATCH = 250  # images that are read before they are predicted together
-MANY = 200  # files, from which on other processes read them
-GROUP = 5  # files that one of them is given at once
-READERS = 2  # more would need more memory: a picture of 16 megapixels takes 0.3 GB
 SHOWN = 20  # rows of a --show picture
 
 
@@ -72,7 +68,7 @@ def read_digit(path: Path) -> tuple[np.ndarray, str]:
     """
     if os.path.isdir(path) and os.access(path, os.R_OK):
         raise UserError("no images in this folder")
-    image, more = decode(read_file(path))
+    image, more = decode_file(path)
     return to_mnist(image), "the first of its frames" if more else ""
 
 
@@ -84,30 +80,12 @@ def outcome(path: Path) -> tuple[np.ndarray, str] | UserError:
         return error
 
 
-def outcomes_of(paths: list[Path]) -> list[tuple[np.ndarray, str] | UserError]:
-    return [outcome(path) for path in paths]
-
-
-def outcomes(paths: list[Path]) -> Iterator[tuple[np.ndarray, str] | UserError]:
-    """Yield the outcome of each file, in order."""
-    if len(paths) < MANY:
-        yield from map(outcome, paths)
-        return
-    with beside(READERS) as pool:
-        # `pool.map` would cancel the rest when this is left early, which Python's pool, broken by
-        # then, does not expect.
-        groups = [paths[start : start + GROUP] for start in range(0, len(paths), GROUP)]
-        waiting = deque(pool.submit(outcomes_of, group) for group in groups)
-        while waiting:
-            yield from waiting.popleft().result()
-
-
 def read_digits(
     arguments: list[Path], failures: list[Path]
 ) -> Iterator[tuple[Path, np.ndarray, str]]:
-    """Yield each image's path and what `read_digit` gives; what fails is told and collected."""
+    """Yield each image's path and what `read_digit` gives; what fails is reported and collected."""
     paths = [path for argument in arguments for path in files_in(argument)]
-    for path, result in zip(paths, outcomes(paths), strict=True):
+    for path, result in zip(paths, map(outcome, paths), strict=True):
         if isinstance(result, UserError):
             failures.append(path)
             print(f"error: {printable(path)}: {result}", file=sys.stderr)
@@ -169,7 +147,7 @@ def draw(rows: list[tuple[Path, np.ndarray, np.ndarray]], path: Path) -> None:
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(rows), 3, squeeze=False, width_ratios=(1, 1, 1.6))
     for (image, seen, probabilities), (left, middle, right) in zip(rows, grid, strict=True):
-        given, _ = decode(read_file(image))
+        given, _ = decode_file(image)
         given.thumbnail((160, 160))
         deep = given.mode.startswith(("I", "F"))  # more than 8 bits: Pillow would clip them
         left.imshow(given if deep else given.convert("RGB"), cmap="gray")
@@ -186,7 +164,7 @@ def draw(rows: list[tuple[Path, np.ndarray, np.ndarray]], path: Path) -> None:
         right.spines[["top", "right"]].set_visible(False)
         for panel in (left, middle):
             panel.set_axis_off()
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
 
 
@@ -196,7 +174,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="file or folder")
     parser.add_argument("--model", type=Path, default=Path("models/cnn.keras"))
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--json", action="store_true", help="one JSON object per line")
     parser.add_argument("--show", type=Path, metavar="OUT.png", help="draw what the network saw")
     arguments = parser.parse_args(argv)
 
@@ -208,23 +186,22 @@ def main(argv: list[str] | None = None) -> int:
         stream.reconfigure(errors="backslashreplace")
     failures: list[Path] = []
     shown: list[tuple[Path, np.ndarray, np.ndarray]] = []
-    # Closed in any case: else what ends this early would wait until all files are read.
-    with closing(read_digits(arguments.images, failures)) as digits:
-        if first := next(digits, None):  # without an image, no model is needed
-            model = load_reader(arguments.model)
-            digits = chain([first], digits)
-        while batch := list(islice(digits, BATCH)):
-            results = probabilities_of(model, np.stack([seen for _, seen, _ in batch]))
-            for (path, seen, note), probabilities in zip(batch, results, strict=True):
-                if arguments.json:
-                    print(record(path, probabilities))
-                    if note:
-                        print(f"note: {printable(path)}: {note}", file=sys.stderr)
-                else:
-                    print(sentence(printable(path), probabilities, note))
-                if arguments.show and len(shown) < SHOWN:
-                    shown.append((path, seen, probabilities))
-            sys.stdout.flush()
+    digits = read_digits(arguments.images, failures)
+    if first := next(digits, None):  # without an image, no model is needed
+        model = load_reader(arguments.model)
+        digits = chain([first], digits)
+    while batch := list(islice(digits, BATCH)):
+        results = probabilities_of(model, np.stack([seen for _, seen, _ in batch]))
+        for (path, seen, note), probabilities in zip(batch, results, strict=True):
+            if arguments.json:
+                print(record(path, probabilities))
+                if note:
+                    print(f"note: {printable(path)}: {note}", file=sys.stderr)
+            else:
+                print(sentence(printable(path), probabilities, note))
+            if arguments.show and len(shown) < SHOWN:
+                shown.append((path, seen, probabilities))
+        sys.stdout.flush()
     if shown:
         draw(shown, arguments.show)
     return int(bool(failures))
@@ -234,9 +211,7 @@ if __name__ == "__main__":
     try:
         code = run(main)
         sys.stdout.flush()
-    except (
-        BrokenPipeError
-    ):  # `... | head` ends it quietly, as it ends `cat`; the readers have ended
+    except BrokenPipeError:  # `... | head` ends it quietly, as it ends `cat`
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGPIPE)
     raise SystemExit(code)

@@ -10,24 +10,21 @@ docs/own-data.md). Writes three npz, each with `images` float32 (n, h, w, c) in 
 """
 
 import argparse
-import math
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 
-from cnn.data import Raw, digests
-from cnn.errors import UserError, run
-from cnn.files import write_json
-from cnn.npz import Parts, pieces, write_arrays
-from cnn.params import Section, load
-from cnn.raw import read
-
-Indices = NDArray[np.int64]
+from cnn.base.files import write_json
+from cnn.base.npz import write_arrays
+from cnn.base.params import Section, load
+from cnn.base.program import run
+from cnn.data.raw import Raw
+from cnn.data.readers import read
+from cnn.data.sets import digests
+from cnn.data.splits import NAMES, Subset, split
 
 
 def _grey_or_colour(channels: int | None) -> int | None:
@@ -47,107 +44,21 @@ class PrepareParams(Section):
     validation_share: float = Field(gt=0, lt=1)
     test_share: float = Field(gt=0, lt=1)
     seed: int = Field(ge=0, le=2**32 - 1)
-    image_size: int | None = Field(
-        ge=8, le=256, description="empty, or a whole number from 8 to 256"
-    )
-    channels: Channels = Field(description="empty, 1 or 3")
-
-
-def normalize(images: NDArray) -> NDArray[np.float32]:
-    """Return uint8 in [0, 255], or float32 in [0, 1], as float32 in [0, 1]."""
-    if images.dtype == np.uint8:
-        return images.astype(np.float32) / np.float32(255)
-    return images.astype(np.float32)
-
-
-class Part(NamedTuple):
-    """What becomes train.npz, validation.npz or test.npz, and is never held as a whole.
-
-    images : those that were given, (m, h, w, c); labels : int64 (m,).
-    rows : int64 (n,), which of them it has.
-    """
-
-    images: NDArray
-    labels: NDArray[np.int64]
-    rows: Indices
-
-    def pieces(self) -> Iterator[NDArray]:
-        """Yield its images as they were given, some at a time."""
-        size = 4 * math.prod(self.images.shape[1:])  # bytes of an image when it is normalized
-        return (self.images[self.rows[each]] for each in pieces(len(self.rows), size))
-
-    def normalized(self) -> Iterator[NDArray[np.float32]]:
-        """Yield its images in [0, 1], some at a time."""
-        return map(normalize, self.pieces())
-
-
-def last(n: int, share: float) -> tuple[Indices, Indices]:
-    """Return the indices that are kept, and the last ones, as Keras' `validation_split` does."""
-    start = int(n * (1 - share))
-    return np.arange(start), np.arange(start, n)
-
-
-def drawn_by_class(part: Part, share: float, seed: int, purpose: str) -> tuple[Part, Part]:
-    """Return what is kept of `part`, and a share of each class, at least one image, drawn.
-
-    By a hash of the image, seed and purpose, not by place: when more images arrive, most of those
-    that were drawn are drawn again, so that versions of the data can be compared, and equal images
-    fall on the same side as far as the share allows.
-    """
-    order = part.rows[np.argsort(digests(part.pieces(), f"{purpose} {seed}"), kind="stable")]
-    taken = []
-    for label in np.unique(part.labels[part.rows]):
-        members = order[part.labels[order] == label]
-        taken.append(members[: max(1, round(share * len(members)))])
-    chosen = np.sort(np.concatenate(taken))
-    return part._replace(rows=np.setdiff1d(part.rows, chosen)), part._replace(rows=chosen)
-
-
-def split(raw: Raw, params: PrepareParams) -> dict[str, Part]:
-    """Return {"train", "validation", "test"}.
-
-    A published data set was shuffled by those who published it: its last images are a fair sample,
-    and those that Keras takes. One's own images may lie by class, so they are drawn from each.
-
-    Raises
-    ------
-    UserError
-        A part would lack a class.
-    """
-    train = Part(raw.x_train, raw.y_train, np.arange(len(raw.y_train)))
-    if raw.x_test is None:
-        train, test = drawn_by_class(train, params.test_share, params.seed, "test")
-    else:
-        test = Part(raw.x_test, raw.y_test, np.arange(len(raw.y_test)))
-    if raw.published:
-        kept_and_last = last(len(train.rows), params.validation_share)
-        train, validation = (train._replace(rows=rows) for rows in kept_and_last)
-    else:
-        train, validation = drawn_by_class(
-            train, params.validation_share, params.seed, "validation"
-        )
-    parts = {"train": train, "validation": validation, "test": test}
-    for name, part in parts.items():
-        absent = np.setdiff1d(np.arange(len(raw.classes)), part.labels[part.rows])
-        if len(absent) and (name != "validation" or not len(part.rows)):
-            raise UserError(
-                f"prepare.validation_share {params.validation_share:g} and prepare.test_share "
-                f"{params.test_share:g} leave no {name} image of class "
-                f"{raw.classes[absent[0]]}; choose others, or add images of it"
-            )
-    return parts
+    image_size: int | None = Field(ge=8, le=256)
+    channels: Channels = Field(description="1 or 3, or empty")
 
 
 def summary(
-    parts: dict[str, Part], raw: Raw, params: PrepareParams, path: Path
+    splits: dict[str, Subset], raw: Raw, params: PrepareParams, path: Path
 ) -> dict[str, object]:
     """Return what the model card says of the data. No value is a list: DVC would draw it."""
-    known = np.concatenate([digests(parts[name].normalized()) for name in ("train", "validation")])
-    repeated = np.isin(digests(parts["test"].normalized()), known)
+    hashes = {name: digests(subset.normalized().chunks) for name, subset in splits.items()}
+    repeated = np.isin(hashes["test"], np.concatenate([hashes["train"], hashes["validation"]]))
+    counts = {name: subset.counts(len(raw.classes)) for name, subset in splits.items()}
     height, width, channels = raw.x_train.shape[1:]
     published = raw.published
-    how = "the last ones" if published else f"drawn by class with seed {params.seed}"
-    drawn = f"{params.test_share:.3g} of all images, drawn by class with seed {params.seed}"
+    drawn = f"drawn by class with seed {params.seed}"
+    how = "the last ones" if published else drawn
     return {
         "title": published.title if published else "Own images",
         "description": published.description if published else f"Images from {path.as_posix()}.",
@@ -157,21 +68,21 @@ def summary(
         "width": width,
         "channels": channels,
         "classes": len(raw.classes),
-        **{f"{name}_images": len(part.rows) for name, part in parts.items()},
+        **{f"{name}_images": len(subset.rows) for name, subset in splits.items()},
         "validation": f"{params.validation_share:.3g} of the training images, {how}",
-        "test": drawn if raw.x_test is None else "as it came",
+        "test": "as it came"
+        if raw.x_test is not None
+        else f"{params.test_share:.3g} of all images, {drawn}",
         "test_images_also_in_training": int(repeated.sum()),
         "images_by_class": {
-            name: {
-                split: int((part.labels[part.rows] == label).sum()) for split, part in parts.items()
-            }
+            name: {split: int(each[label]) for split, each in counts.items()}
             for label, name in enumerate(raw.classes)
         },
     }
 
 
 def warn_of_untracked(path: Path) -> None:
-    """Say so if DVC does not know the images: a later version could not be told from this one."""
+    """Warn if DVC does not track the images: it could not tell a later version from this one."""
     above = [each for each in (path, *path.parents) if each.name]
     if not any(Path(f"{each}.dvc").is_file() for each in above):
         print(
@@ -185,7 +96,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--params", type=Path, default="params.yaml", metavar="YAML")
     parser.add_argument("--raw", type=Path, required=True, metavar="PATH", help="read")
-    for name in ("train", "validation", "test"):
+    for name in NAMES:
         parser.add_argument(f"--{name}", type=Path, required=True, metavar="NPZ", help="written")
     parser.add_argument("--summary", type=Path, required=True, metavar="JSON", help="written")
     arguments = parser.parse_args(argv)
@@ -196,13 +107,13 @@ def main(argv: list[str] | None = None) -> None:
         print(f"note: {arguments.raw}: {note}", file=sys.stderr)
     if not raw.published:
         warn_of_untracked(arguments.raw)
-    parts = split(raw, params)
-    about = summary(parts, raw, params, arguments.raw)
-    for name, part in parts.items():
+    splits = split(raw, params.validation_share, params.test_share, params.seed)
+    about = summary(splits, raw, params, arguments.raw)
+    for name, subset in splits.items():
         write_arrays(
             getattr(arguments, name),
-            images=Parts((len(part.rows), *part.images.shape[1:]), np.float32, part.normalized()),
-            labels=part.labels[part.rows],
+            images=subset.normalized(),
+            labels=subset.labels[subset.rows],
             classes=np.array(raw.classes),
         )
     write_json(arguments.summary, about)

@@ -18,109 +18,78 @@ import math
 import os
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
-
-from cnn import (
-    archive,
-    data,
-    engine,
-    identity,
-    kernels,
-    meeting,
-    processes,
-    resume,
-    runtime,
-    workers,
-)
-from cnn.data import Data
-from cnn.engine import AugmentationParams, NetworkParams, OptimizerParams
-from cnn.errors import UserError, run
-from cnn.files import write_csv, write_json
-from cnn.network import Network
-from cnn.params import CURE, load
-from cnn.resume import Row
-
-
-def _power_of_two(shards: int) -> int:
-    if shards not in (1, 2, 4, 8, 16, 32, 64):
-        raise ValueError
-    return shards
-
-
-class TrainParams(NetworkParams, OptimizerParams, AugmentationParams):
-    """Section `train` of params.yaml."""
-
-    engine: Literal["exact", "keras"]
-    precision: Literal["float32", "mixed_bfloat16"]
-    seed: int = Field(ge=0, le=2**32 - 1)
-    epochs: int = Field(ge=1, le=1000)
-    batch_size: int = Field(ge=1, le=8192)
-    # Not a Literal, which takes True for 1.
-    shards: Annotated[int, AfterValidator(_power_of_two)] = Field(
-        description="1, 2, 4, 8, 16, 32 or 64"
-    )
-    resume: bool = Field(description="true or false")
+from cnn import kernels
+from cnn.base import program
+from cnn.base.errors import UserError
+from cnn.base.files import write_csv, write_json
+from cnn.base.params import CORRECT, load
+from cnn.base.program import run
+from cnn.data import sets
+from cnn.data.sets import Data
+from cnn.model import archive, keras_runtime
+from cnn.model.network import Network
+from cnn.training import checkpoint, engine, fingerprint
+from cnn.training.checkpoint import Row
+from cnn.training.params import TrainParams
+from distributed import workers
 
 
 def train_exactly(
     params: TrainParams,
     network: Network,
-    given: tuple[Data, Data],
+    data: tuple[Data, Data],
     arguments: argparse.Namespace,
-    cluster: meeting.Cluster,
+    cluster: workers.Cluster,
 ) -> None:
-    """Train by the kernels, on this machine or as one of several, and write the model."""
-    environment = runtime.environment("exact")
-    files = {"training data": arguments.train, "validation data": arguments.validation}
-    fingerprint = identity.of_training(params, files, [__file__], environment)
-    state_path = resume.path_beside(arguments.model)
-    chief = cluster.index == 0
-    state = resume.load(state_path, fingerprint) if params.resume and chief else None
-    team, state = workers.assemble(cluster, fingerprint, state)
+    """Train by the kernels, alone or as one of several workers; the chief writes the model.
 
-    keep = partial(write_history, arguments.history) if chief else lambda history: None
-    keep_state = partial(resume.save, state_path, fingerprint) if params.resume and chief else None
-    if state:
-        keep(state.history)
-        if chief:
-            print(f"going on after {state}", flush=True)
-    with workers.together(team):
-        trained = engine.train(params, network, *given, keep, state, keep_state, team)
+    data : for training, and for validation.
+    """
+    environment = fingerprint.environment("exact")
+    files = {"training data": arguments.train, "validation data": arguments.validation}
+    inputs = fingerprint.of_training(params, files, __file__, environment)
+    path, chief = checkpoint.checkpoint_path(arguments.model), cluster.index == 0
+    resumable = params.resume and chief
+    team, state = workers.meet(
+        cluster, inputs, checkpoint.load(path, inputs) if resumable else None
+    )
+    on_epoch = partial(write_history, arguments.history) if chief else lambda history: None
+    if state and chief:
+        on_epoch(state.history)
+        print(f"going on after {state}", flush=True)
+    trained = engine.train(
+        params,
+        network,
+        *data,
+        on_epoch,
+        state=state,
+        save_state=partial(checkpoint.save, path, inputs) if resumable else None,
+        workers=team,
+    )
     if team:
-        team.agree([trained.weights])
+        team.agree(trained.weights)
     if chief:
-        steps = params.epochs * math.ceil(len(given[0].labels) / params.batch_size)
+        steps = params.epochs * math.ceil(len(data[0].labels) / params.batch_size)
         adam = engine.adam_of(params, network, trained, steps)
         archive.write(arguments.model, network, kernels.take_apart(network, trained.weights), adam)
         write_json(arguments.environment, environment)
-        state_path.unlink(missing_ok=True)
-    if team:
-        team.part()
+        path.unlink(missing_ok=True)
 
 
 def train_with_keras(
-    params: TrainParams,
-    network: Network,
-    given: tuple[Data, Data],
-    arguments: argparse.Namespace,
+    params: TrainParams, network: Network, data: tuple[Data, Data], arguments: argparse.Namespace
 ) -> None:
     """Train by Keras' own `fit`, and write the model as Keras does."""
-    runtime.start_tensorflow(params.seed, params.precision)
-    from cnn import model
-    from cnn.files import replacing
+    keras_runtime.start_keras(params.seed, params.precision)
+    from cnn.training import keras_engine
 
-    with processes.ended_at_once():
-        trained = model.fit(params, network, *given, partial(write_history, arguments.history))
-    with replacing(arguments.model) as temporary:
-        named = temporary.with_name(f"{temporary.name}.keras")  # Keras insists on the ending
-        try:
-            trained.save(named)
-            named.replace(temporary)
-        finally:
-            named.unlink(missing_ok=True)
-    write_json(arguments.environment, runtime.environment("keras", params.precision))
+    with program.ended_at_once():
+        trained = keras_engine.fit(
+            params, network, *data, partial(write_history, arguments.history)
+        )
+    keras_engine.save(arguments.model, trained)
+    write_json(arguments.environment, fingerprint.environment("keras", params.precision))
 
 
 def write_history(path: Path, history: list[Row]) -> None:
@@ -140,25 +109,25 @@ def main(argv: list[str] | None = None) -> None:
     if params.precision != "float32" and params.engine == "exact":
         raise UserError(
             f"{arguments.params}: train.precision is {params.precision}, which the engine exact "
-            f"does not compute; set train.engine to keras, or train.precision to float32; {CURE}"
+            f"does not compute; set train.engine to keras, or train.precision to float32; {CORRECT}"
         )
-    cluster = meeting.cluster_in(os.environ, params.shards)
-    given = data.load(arguments.train), data.load(arguments.validation)
-    data.check_alike(arguments.train, given[0], arguments.validation, given[1])
+    cluster = workers.cluster_in(os.environ, params.shards)
+    data = sets.load(arguments.train), sets.load(arguments.validation)
+    sets.check_alike(arguments.train, data[0], arguments.validation, data[1])
     try:
-        network = params.network(given[0].images.shape[1:], len(given[0].classes))
+        network = params.network(data[0].images.shape[1:], len(data[0].classes))
     except UserError as error:
         raise UserError(f"{arguments.params}: {error}") from None
     if params.engine == "exact":
         kernels.load()  # refused, if it is, before anything is started
-        train_exactly(params, network, given, arguments, cluster)
+        train_exactly(params, network, data, arguments, cluster)
     elif len(cluster.addresses) > 1:
         raise UserError(
-            f"{meeting.VARIABLE} names {len(cluster.addresses)} workers, which the engine keras "
-            f"does not share the training with; unset it, or set train.engine to exact; {CURE}"
+            f"{workers.VARIABLE} names {len(cluster.addresses)} workers, which the engine keras "
+            f"does not share the training with; unset it, or set train.engine to exact; {CORRECT}"
         )
     else:
-        train_with_keras(params, network, given, arguments)
+        train_with_keras(params, network, data, arguments)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,19 @@
 """Real digits in MNIST's form, and what the stages make of them on a tiny configuration.
 
 scikit-learn ships 1,797 real handwritten digits of 8 x 8 pixels; every test that needs images works
-on some of them. What is expensive is made once a worker.
+on some of them. What is expensive is made once per worker. Imports stand in the fixtures: a file
+whose tests need none of them starts in a moment.
 """
 
 import gc
+import importlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
-from cnn import archive, runtime
-from cnn.errors import UserError
-from cnn.kernels import Recipe, load, take_apart
-from cnn.network import Network
-from cnn.npz import write_arrays
-from cnn.params import read_yaml
-from handwriting.ink import to_mnist
-from stages import prepare, train
-from tools import browser
+from cnn.base.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 TINY = {
@@ -38,24 +31,31 @@ TINY = {
 gc.set_threshold(100_000, 50, 100)
 
 
+# Modules that run the real `dvc`, a browser, or Keras' training and much else for seconds.
+DVC = ("end_to_end/*", "faults/*", "test_offline_plots", "test_plots", "test_push_runs")
+DVC += ("test_remotes", "test_repair", "test_seeds")
+BROWSER = ("test_draw", "test_plots")
+SLOW = ("test_fetch", "test_keras_engine", "test_machines", "test_tools_workers", "test_workers")
+# What takes longest comes first, so that no worker is left alone with it.
+FIRST = ("end_to_end/*", "faults/*", "test_keras_engine", "test_workers")
+
+
 def pytest_collection_modifyitems(items):
-    """Start with the modules that take longest, so that no worker is left alone with one."""
-    order = (
-        "test_pipeline.py",
-        "test_own_data.py",
-        "test_faults.py",
-        "test_seeds.py",
-        "test_documents.py",
-        "test_workers.py",
-        "test_remotes.py",
-        "test_evaluate.py",
-    )
-    items.sort(key=lambda item: order.index(item.path.name) if item.path.name in order else 99)
+    def rank(item) -> int:
+        path = item.path.relative_to(ROOT / "tests").with_suffix("")
+        for name, modules in {"dvc": DVC, "browser": BROWSER, "slow": SLOW}.items():
+            if any(map(path.match, modules)):
+                item.add_marker(name)
+        return next((n for n, module in enumerate(FIRST) if path.match(module)), len(FIRST))
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")
 def params() -> dict:
     """params.yaml as it is committed."""
+    from cnn.base.params import read_yaml
+
     return read_yaml(ROOT / "params.yaml")
 
 
@@ -98,6 +98,8 @@ def digits(raw) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="session")
 def raw_npz(raw, tmp_path_factory) -> Path:
+    from cnn.base.npz import write_arrays
+
     path = tmp_path_factory.mktemp("raw") / "published.npz"
     write_arrays(path, **raw)
     return path
@@ -109,6 +111,8 @@ def prepared(raw_npz, tiny_yaml, tmp_path_factory) -> Path:
 
     These digits are no published data set, so validation is drawn by class.
     """
+    from stages import prepare
+
     folder = tmp_path_factory.mktemp("prepared")
     splits = [f"--{split}={folder / split}.npz" for split in ("train", "validation", "test")]
     summary = f"--summary={folder / 'data.json'}"
@@ -119,6 +123,7 @@ def prepared(raw_npz, tiny_yaml, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def run_train(prepared):
     """Call the stage with a params.yaml, and return the folder into which it wrote."""
+    from stages import train
 
     def call(params_yaml: Path, folder: Path) -> Path:
         train.main(
@@ -144,23 +149,29 @@ def trained(run_train, tiny_yaml, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def reader(tmp_path_factory) -> Path:
-    """A small model that has learned 300 digits of scikit-learn's, as handwriting.ink forms them.
+    """A small model that has learned 150 digits of scikit-learn's, as handwriting.ink forms them.
 
     The tiny training leaves a model that reads no better than it should; this one reads what the
     tests of the tools show to it.
     """
+    from PIL import Image
     from sklearn.datasets import load_digits
 
+    from cnn.kernels import Recipe, load, take_apart
+    from cnn.model import archive
+    from cnn.model.network import Network
+    from handwriting.ink import to_mnist
+
     digits = load_digits()
-    seen = [to_mnist(Image.fromarray(np.uint8(digit * 15))) for digit in digits.images[:300]]
+    seen = [to_mnist(Image.fromarray(np.uint8(digit * 15))) for digit in digits.images[:150]]
     images = np.stack(seen)[..., np.newaxis].astype(np.float32) / 255
     kernels, network = load(), Network((28, 28, 1), (8, 16), 3, "valid", (32,), 0.0, 10)
     recipe, steps, rate = Recipe(batch_size=10), 450, 1e-3
     shuffle = np.random.default_rng(0)
-    order = np.concatenate([shuffle.permutation(300) for _ in range(15)])
+    order = np.concatenate([shuffle.permutation(150) for _ in range(30)])
     weights = kernels.initial_weights(network, seed=0)
     rates = np.full(steps, rate, np.float32)  # and sizes, uncorrected for Adam's start
-    labels = digits.target[:300].astype(np.int64)
+    labels = digits.target[:150].astype(np.int64)
     kernels.train(network, recipe, weights, images, labels, order, 0, rates, rates)
     arrays, momenta, velocities = (take_apart(network, flat) for flat in weights[:3])
     adam = archive.Adam(rate, 0.9, 0.999, 0.0, 0.0, steps, momenta, velocities, [])
@@ -172,13 +183,17 @@ def reader(tmp_path_factory) -> Path:
 @pytest.fixture
 def tf():
     """TensorFlow, in the state in which a training by Keras starts it."""
-    runtime.start_tensorflow(seed=42)
-    return runtime.tf
+    from cnn.model import keras_runtime
+
+    keras_runtime.start_keras(seed=42)
+    return importlib.import_module("tensorflow")
 
 
 @pytest.fixture(scope="session")
 def browser_path() -> str:
     """A browser that starts; `make test` has seen to it that there is one."""
+    from tools import browser
+
     path = browser.find()
     assert path, "no browser is here; 'make test' brings one"
     return path

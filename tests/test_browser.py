@@ -1,4 +1,4 @@
-"""A browser is found or brought; without a way to one, a line says what to install."""
+"""A browser is found or installed; without a way to one, a line says what to install."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cnn.errors import run
+from cnn.base.program import run
 from tools import browser
 
 
@@ -70,7 +70,7 @@ def test_without_a_way_one_line_says_what_to_install(bare, capsys):
 
 
 def test_a_driver_that_does_not_start_is_one_line(tmp_path, monkeypatch, capsys):
-    """As on a Debian with nothing but Python on it; its package of Chromium brings the library."""
+    """As on a Debian with nothing but Python on it; its package of Chromium has the library."""
     assert browser.driver_problem() == ""
     said = "/a/driver/node: error while loading shared libraries: libatomic.so.1: cannot open"
     python = tmp_path / "python"

@@ -8,30 +8,24 @@ from cnn import kernels
 from cnn.kernels import Kernels, build
 
 
-def test_the_surroundings_change_no_flag(tmp_path, monkeypatch):
+def test_the_first_compiler_that_works_builds_with_our_flags_alone(tmp_path, monkeypatch):
     for name in ("CFLAGS", "CPPFLAGS", "LDFLAGS"):
         monkeypatch.setenv(name, "-ffast-math --no-such-flag")
+    real = shutil.which("cc")
+    for name, target in (("cc", "/bin/false"), ("gcc", "/bin/false"), ("clang", real)):
+        (tmp_path / name).symlink_to(target)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(build, "LEVELS", {"plain": build.LEVELS["plain"]})  # each takes seconds
 
-    assert build.build() in build.COMPILERS
-    for level in list(build.levels())[: kernels.widest() + 1]:
-        assert kernels.self_check(Kernels(level)) == kernels.CHECKED
+    assert build.build() == "clang"
+    assert kernels.self_check(Kernels("plain")) == kernels.CHECKED
 
 
-def test_without_a_compiler_it_is_one_line_with_the_cure(tmp_path, monkeypatch, refusal):
+def test_without_a_compiler_it_is_one_line_that_says_what_to_do(tmp_path, monkeypatch, refusal):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
 
     assert refusal(kernels.load.__wrapped__) == (
         "the kernels are not built; run 'make repro', which brings a compiler"
     )
-
-
-def test_a_compiler_that_cannot_compile_is_passed_over(tmp_path, monkeypatch):
-    real = shutil.which("cc")
-    for name, target in (("cc", "/bin/false"), ("gcc", "/bin/false"), ("clang", real)):
-        (tmp_path / name).symlink_to(target)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(sys, "prefix", str(tmp_path))
-
-    assert build.build() == "clang"

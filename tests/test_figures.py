@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cnn import figures, statistics
+from cnn.results import figures, metrics
 
 HISTORY = pd.DataFrame(
     {
@@ -47,7 +47,9 @@ def tables_of():
             probabilities = np.full((400, k), 0.01)
             probabilities[np.arange(400), read] = rng.uniform(0.3, 0.99, 400)
             probabilities /= probabilities.sum(axis=1, keepdims=True)
-            found[k] = statistics.evaluate(labels, probabilities.astype(np.float32), names(k), 5)[2]
+            found[k] = metrics.evaluate(
+                labels, probabilities.astype(np.float32), names(k), 5
+            ).tables
         return found[k]
 
     return call
@@ -79,61 +81,34 @@ def test_a_curve_of_one_epoch_can_be_drawn(ax):
     assert [tick for tick in ax.get_xticks() if tick == int(tick)] == list(ax.get_xticks())
 
 
-@pytest.mark.parametrize("k", [2, 10, 15])
-def test_the_report_of_few_classes_shows_each_score_in_its_column(ax, tables_of, k):
-    table = tables_of(k)["per_class"]
-
-    figures.draw_report(table, ax)
-
-    shown = labels_of(ax.texts)
-    assert shown == [
-        f"{value:.3f}" for name in ("precision", "recall", "f1") for value in table[name]
-    ]
-    assert labels_of(ax.get_yticklabels()) == ["precision", "recall", "F1"]
-    assert labels_of(ax.get_xticklabels()) == names(k)
-    assert ax.get_title(loc="left") == "Precision, recall and F1 by class"
-
-
-@pytest.mark.parametrize("k", [16, 26, 27, 100])
-def test_the_report_of_many_classes_stands_upright_and_shows_the_weakest(ax, tables_of, k):
+@pytest.mark.parametrize("k", [2, 15, 16, 27])
+def test_the_report_shows_each_score_upright_where_classes_are_many_and_only_the_weakest(
+    ax, tables_of, k
+):
     table = tables_of(k)["per_class"]
     if k > figures.ROWS:
         table = table.sort_values("f1", kind="stable")[: figures.ROWS]
-    ax.figure.set_size_inches(10, 1 + 0.3 * len(table))  # as in the gallery
+    ax.figure.set_size_inches(10, 4 if k <= figures.FEW else 1 + 0.3 * len(table))  # as in gallery
 
     figures.draw_report(tables_of(k)["per_class"], ax)
 
-    assert labels_of(ax.get_xticklabels()) == ["precision", "recall", "F1"]
-    assert labels_of(ax.get_yticklabels()) == table["class"].tolist()
-    scores = table[["precision", "recall", "f1"]].to_numpy().ravel()
-    assert labels_of(ax.texts) == [f"{score:.3f}" for score in scores]
+    scores, columns = table[["precision", "recall", "f1"]].to_numpy(), ax.get_xticklabels()
+    rows = ax.get_yticklabels()
+    if k <= figures.FEW:
+        scores, columns, rows = scores.T, rows, columns
+    assert labels_of(ax.texts) == [f"{score:.3f}" for score in scores.ravel()]
+    assert labels_of(columns) == ["precision", "recall", "F1"]
+    assert labels_of(rows) == table["class"].tolist()
     which = f"class, the 26 weakest of {k}" if k > 26 else "class"
     assert ax.get_title(loc="left") == f"Precision, recall and F1 by {which}"
 
 
-@pytest.mark.parametrize("k", [2, 10, 15])
-def test_the_confusion_matrix_of_few_classes_shows_the_counts_and_leaves_zeros_out(
+@pytest.mark.parametrize("k", [2, 15, 16, 40])
+def test_the_confusion_matrix_is_coloured_by_share_and_has_the_counts_of_few_classes(
     ax, tables_of, k
 ):
-    confusion = tables_of(k)["confusion"]
-
-    figures.draw_confusion(confusion, ax)
-
-    assert labels_of(ax.texts) == [str(count) if count else "" for count in confusion["count"]]
-
-
-@pytest.mark.parametrize("k", [16, 26, 100])
-def test_the_confusion_matrix_of_many_classes_has_no_numbers(ax, tables_of, k):
-    figures.draw_confusion(tables_of(k)["confusion"], ax)
-
-    assert list(ax.texts) == []
-
-
-@pytest.mark.parametrize("k", [2, 10, 26, 100])
-def test_the_confusion_matrix_is_coloured_by_the_share_of_the_row_and_names_every_class(
-    ax, tables_of, k
-):
-    confusion = tables_of(k)["confusion"]
+    confusion = tables_of(k)["confusion"].copy()
+    confusion.loc[0, "count"] = 12_345
 
     figures.draw_confusion(confusion, ax)
 
@@ -141,24 +116,11 @@ def test_the_confusion_matrix_is_coloured_by_the_share_of_the_row_and_names_ever
     np.testing.assert_allclose(shares, confusion["share"].to_numpy().reshape(k, k))
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted", "actual")
     assert labels_of(ax.get_xticklabels()) == labels_of(ax.get_yticklabels()) == names(k)
+    counts = [f"{count:,}" if count else "" for count in confusion["count"]]
+    assert labels_of(ax.texts) == (counts if k <= 15 else [])
 
 
-def test_the_count_of_thousands_has_a_comma(ax):
-    counts = pd.DataFrame(
-        {
-            "actual": ["a", "a", "b", "b"],
-            "predicted": ["a", "b", "a", "b"],
-            "count": [12_345, 1, 0, 7],
-            "share": [12_345 / 12_346, 1 / 12_346, 0, 1],
-        }
-    )
-
-    figures.draw_confusion(counts, ax)
-
-    assert labels_of(ax.texts) == ["12,345", "1", "", "7"]
-
-
-@pytest.mark.parametrize("k", [2, 10, 100])
+@pytest.mark.parametrize("k", [2, 40])
 def test_each_roc_curve_has_its_class_and_auc_in_the_legend(ax, tables_of, k):
     roc = tables_of(k)["roc"]
 
@@ -187,11 +149,10 @@ def test_the_roc_shows_the_corner(ax, tables_of):
     assert 1 <= high < 1.01
 
 
-@pytest.mark.parametrize("k", [2, 10])
-def test_the_roc_of_a_perfect_model_can_be_drawn(ax, k):
-    perfect = statistics.evaluate(np.arange(k), np.eye(k, dtype=np.float32), names(k), bins=5)[2]
+def test_the_roc_of_a_perfect_model_can_be_drawn(ax):
+    perfect = metrics.evaluate(np.arange(10), np.eye(10, dtype=np.float32), names(10), bins=5)
 
-    figures.draw_roc(perfect["roc"], ax)
+    figures.draw_roc(perfect.tables["roc"], ax)
     ax.figure.canvas.draw()
 
     low, high = ax.get_ylim()

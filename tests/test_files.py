@@ -1,6 +1,5 @@
-"""A file is written whole or not at all; one that cannot be read is named with the cure."""
+"""A file is written whole or not at all; one that cannot be read is named with what to do."""
 
-import csv
 import errno
 import json
 import os
@@ -10,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from cnn import files
-from cnn.files import CURE, replacing
+from cnn.base import files
+from cnn.base.files import REPAIR, atomic_write
 
 
-def test_replacing_puts_the_file_in_place_and_makes_its_folder(tmp_path):
+def test_a_file_is_put_in_place_when_it_is_whole_and_its_folder_is_made(tmp_path):
     path = tmp_path / "new" / "file"
 
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("all of it")
         assert not path.exists()
 
@@ -26,41 +25,30 @@ def test_replacing_puts_the_file_in_place_and_makes_its_folder(tmp_path):
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
-def test_replacing_leaves_nothing_after_an_exception(tmp_path, error):
-    with pytest.raises(error), replacing(tmp_path / "file") as temporary:
+@pytest.mark.parametrize("before", [None, "old"])
+def test_after_an_exception_all_is_as_before(tmp_path, error, before):
+    path = tmp_path / "file"
+    if before:
+        path.write_text(before)
+
+    with pytest.raises(error), atomic_write(path) as temporary:
         temporary.write_text("half of")
         raise error
 
-    assert list(tmp_path.iterdir()) == []
+    assert {each: each.read_text() for each in tmp_path.iterdir()} == (
+        {path: before} if before else {}
+    )
 
 
-def test_replacing_keeps_the_old_file_after_an_exception(tmp_path):
-    path = tmp_path / "file"
-    path.write_text("old")
-
-    with pytest.raises(OSError), replacing(path) as temporary:
-        temporary.write_text("new")
-        raise OSError
-
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_replacing_names_the_file_that_the_system_refuses_and_not_the_temporary(tmp_path):
+@pytest.mark.parametrize("named", [None, "temporary", "another"])
+def test_the_file_that_the_system_refuses_is_named_and_not_the_temporary(tmp_path, named):
     path = tmp_path / "file"
 
-    for told in (None, "itself"):
-        with pytest.raises(OSError) as caught, replacing(path) as temporary:
-            name = [] if told is None else [str(temporary)]
-            raise OSError(errno.ENOSPC, "No space left on device", *name)
-        assert caught.value.filename == str(path)
+    with pytest.raises(OSError) as caught, atomic_write(path) as temporary:
+        name = {None: [], "temporary": [str(temporary)], "another": ["another"]}[named]
+        raise OSError(errno.ENOSPC, "No space left on device", *name)
 
-
-def test_replacing_names_another_file_that_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError) as caught, replacing(tmp_path / "file"):
-        (tmp_path / "other").read_text()
-
-    assert caught.value.filename == str(tmp_path / "other")
+    assert caught.value.filename == ("another" if named == "another" else str(path))
 
 
 def test_what_dead_processes_left_is_removed_and_what_the_living_write_is_not(tmp_path):
@@ -71,7 +59,7 @@ def test_what_dead_processes_left_is_removed_and_what_the_living_write_is_not(tm
     for name in [*names, *kept]:
         (tmp_path / name).touch()
 
-    with replacing(tmp_path / "file") as temporary:
+    with atomic_write(tmp_path / "file") as temporary:
         temporary.touch()
 
     del names[f".partial-{dead.pid}-file"]
@@ -82,20 +70,17 @@ def test_what_dead_processes_left_is_removed_and_what_the_living_write_is_not(tm
 def test_git_and_dvc_ignore_what_is_half_written(tmp_path, ignoring):
     patterns = (Path(__file__).parent.parent / ignoring).read_text().split()
 
-    with replacing(tmp_path / "file") as temporary:
+    with atomic_write(tmp_path / "file") as temporary:
         temporary.touch()
         assert any(fnmatch(temporary.name, pattern) for pattern in patterns)
 
 
 def test_rows_are_written_as_csv_with_lf_and_quotes_where_needed(tmp_path):
     path = tmp_path / "new" / "table.csv"
-    rows = [{"class": 'a, "b"', "count": 1}, {"class": "ü", "count": 2}]
 
-    files.write_csv(path, rows)
+    files.write_csv(path, [{"class": 'a, "b"', "count": 1}, {"class": "ü", "count": 2}])
 
     assert path.read_bytes() == 'class,count\n"a, ""b""",1\nü,2\n'.encode()
-    with open(path, newline="", encoding="utf-8") as stream:
-        assert [row["class"] for row in csv.DictReader(stream)] == ['a, "b"', "ü"]
 
 
 def test_json_keeps_its_order_and_its_letters(tmp_path):
@@ -109,13 +94,6 @@ def test_json_keeps_its_order_and_its_letters(tmp_path):
     assert json.dumps(files.read_json(path)) == json.dumps(document)
 
 
-@pytest.mark.parametrize("read", [files.read_text, files.read_json])
-def test_a_missing_file_is_named_with_the_cure(tmp_path, refusal, read):
-    path = tmp_path / "file"
-
-    assert refusal(read, path) == f"{path}: is missing; run 'dvc repro'"
-
-
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -126,11 +104,26 @@ def test_a_missing_file_is_named_with_the_cure(tmp_path, refusal, read):
         (b"[1]", "is no JSON object"),
     ],
 )
-def test_a_damaged_json_file_is_refused_with_the_cure(tmp_path, refusal, content, reason):
+def test_a_json_file_that_is_damaged_or_missing_is_refused_with_what_to_do(
+    tmp_path, refusal, content, reason
+):
     path = tmp_path / "file"
+    assert refusal(files.read_json, path) == f"{path}: is missing; run 'dvc repro'"
     path.write_bytes(content)
 
     message = refusal(files.read_json, path)
 
     assert message.startswith(f"{path}: {reason}")
-    assert message.endswith(f"; {CURE}")
+    assert message.endswith(f"; {REPAIR}")
+
+
+def test_of_regular_files_alone_a_bounded_number_of_bytes_is_read(tmp_path, refusal):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path, tmp_path / "loop", Path("a\0b")):
+        refusal(files.read_bytes, path, 1000)
+    (tmp_path / "large").write_bytes(b"x" * 1001)
+
+    assert files.read_bytes(tmp_path / "large", 1001) == b"x" * 1001
+    message = refusal(files.read_bytes, tmp_path / "large", 1000)
+    assert message == "1,001 bytes; at most 1,000 are read"

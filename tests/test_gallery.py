@@ -16,8 +16,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cnn import gallery, statistics
-from cnn.figures import DPI, set_style
+from cnn.results import gallery, metrics
+from cnn.results.figures import DPI, set_style
 
 ROOT = Path(__file__).parent.parent
 HISTORY = pd.DataFrame(
@@ -53,36 +53,33 @@ def results_of(names: list[str], channels: int, n: int = 400, wrong: float = 0.1
         probabilities.max(axis=1),
         names,
         HISTORY,
-        statistics.evaluate(labels, probabilities, names, bins=5)[2],
+        metrics.evaluate(labels, probabilities, names, bins=5).tables,
         **({"samples": 7, "mistakes": 6} | settings),
     )
 
 
-def draw(folder: Path, results: gallery.Results) -> dict[str, Figure]:
-    """Call draw_all; return {name: figure} as they were saved."""
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """Return folder, figures and what was drawn of k classes, each once; pixels as in the files."""
     found = {}
     save = gallery.save
 
-    def keep(figure, path):
-        save(figure, path)
-        found[path.stem] = figure
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gallery, "save", keep)
-        gallery.draw_all(folder, results)
-    return found
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    """Return the folder, the figures and what was drawn of k classes; each is drawn once."""
-    found = {}
-
     def call(k: int) -> tuple[Path, dict[str, Figure], gallery.Results]:
         if k not in found:
-            folder = tmp_path_factory.mktemp(f"of {k}")
-            results = results_of(NAMES[k], channels=3 if k == 100 else 1)
-            found[k] = folder, draw(folder, results), results
+            folder, figures = tmp_path_factory.mktemp(f"of {k}"), {}
+
+            def save_and_keep(figure, path):
+                save(figure, path)
+                with Image.open(path) as image:
+                    pixels = figure.canvas.buffer_rgba()
+                    np.testing.assert_array_equal(image, pixels, path.name)
+                figures[path.stem] = figure
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(gallery, "save", save_and_keep)
+                results = results_of(NAMES[k], channels=3 if k == 100 else 1)
+                gallery.draw_all(folder, results)
+            found[k] = folder, figures, results
         return found[k]
 
     return call
@@ -93,36 +90,25 @@ def captions(figure: Figure) -> list[str]:
 
 
 @pytest.mark.parametrize("k", NAMES)
-def test_every_picture_is_as_wide_as_a_readme(drawn, k):
+def test_every_picture_has_its_caption_and_the_width_of_a_readme(drawn, k):
     folder, figures, _ = drawn(k)
 
-    assert list(figures) == list(gallery.PICTURES)
-    assert sorted(path.name for path in folder.iterdir()) == sorted(
-        ["captions.json", *(f"{name}.png" for name in gallery.PICTURES)]
-    )
+    captions = json.loads((folder / "captions.json").read_text(encoding="utf-8"))
+    assert list(figures) == list(captions) == list(gallery.PICTURES)
+    assert list(captions.values()) == [picture.caption for picture in gallery.PICTURES.values()]
+    assert {path.name for path in folder.iterdir()} == {
+        "captions.json",
+        *(f"{name}.png" for name in figures),
+    }
     for name in figures:
         with Image.open(folder / f"{name}.png") as image:
             assert image.width == 1000, name
             assert 200 <= image.height <= 1300, name
-
-
-def test_the_pixels_are_those_that_were_drawn(tmp_path, monkeypatch):
-    save, compared = gallery.save, []
-
-    def compare(figure, path):
-        save(figure, path)
-        with Image.open(path) as image:
-            np.testing.assert_array_equal(image, figure.canvas.buffer_rgba(), path.name)
-        compared.append(path.stem)
-
-    monkeypatch.setattr(gallery, "save", compare)
-    gallery.draw_all(tmp_path, results_of(NAMES[10], channels=3))
-
-    assert compared == list(gallery.PICTURES)
+    assert plt.get_fignums() == []
 
 
 def test_every_zlib_and_processor_give_the_bytes_that_are_recorded(tmp_path, monkeypatch):
-    """If they change with deflate's version, so do all pictures: record anew.
+    """If they change with deflate's version, so do all pictures: record it again.
 
     No line and no text, so that matplotlib has no part in it.
     """
@@ -174,6 +160,9 @@ def test_no_name_of_a_class_runs_into_another(drawn, k):
         for labels, across in ((ax.get_xticklabels(), 0), (ax.get_yticklabels(), 1)):
             one, other = (ax.transData.transform((i, i))[across] for i in (0, 1))
             angle = labels[0].get_rotation()
+            if 0 < angle < 90:  # it ends at its column
+                anchors = {(label.get_ha(), label.get_rotation_mode()) for label in labels}
+                assert anchors == {("right", "anchor")}, name
             if across == 0 and angle == 0:
                 boxes = [label.get_window_extent() for label in labels]
                 for left, right in zip(boxes, boxes[1:], strict=False):
@@ -184,14 +173,6 @@ def test_no_name_of_a_class_runs_into_another(drawn, k):
 
 
 @pytest.mark.parametrize("k", NAMES)
-def test_a_name_that_leans_ends_at_its_column(drawn, k):
-    for name in ("report", "confusion"):
-        for label in drawn(k)[1][name].axes[0].get_xticklabels():
-            if 0 < label.get_rotation() < 90:
-                assert (label.get_ha(), label.get_rotation_mode()) == ("right", "anchor"), name
-
-
-@pytest.mark.parametrize("k", NAMES)
 def test_all_classes_are_named_beside_the_confusion_matrix(drawn, k):
     ax = drawn(k)[1]["confusion"].axes[0]
 
@@ -199,14 +180,6 @@ def test_all_classes_are_named_beside_the_confusion_matrix(drawn, k):
         labels = [label.get_text() for label in axis.get_ticklabels()]
         assert len(set(labels)) == len(labels) == k
         assert max(map(len, labels)) <= 14
-
-
-@pytest.mark.parametrize("k", NAMES)
-def test_the_captions_are_those_of_the_pictures_in_their_order(drawn, k):
-    text = (drawn(k)[0] / "captions.json").read_text(encoding="utf-8")
-    pairs = json.loads(text, object_pairs_hook=list)
-
-    assert pairs == [(name, picture.caption) for name, picture in gallery.PICTURES.items()]
 
 
 def test_the_samples_are_the_first_images_with_predicted_and_true_class(drawn):
@@ -255,6 +228,7 @@ def test_a_model_without_a_mistake_gets_an_empty_picture():
     results = results_of(NAMES[2], 1, wrong=0)
 
     gallery.PICTURES["mistakes"].draw(figure, results)
+    figure.canvas.draw()
 
     assert gallery.PICTURES["mistakes"].height(results) > 0
     assert figure.get_suptitle() == "The 0 most confident of 0 mistakes"
@@ -262,16 +236,10 @@ def test_a_model_without_a_mistake_gets_an_empty_picture():
     plt.close(figure)
 
 
-def test_no_figure_stays_open(drawn):
-    drawn(2)
-
-    assert plt.get_fignums() == []
-
-
 DRAW = """
 import pickle
 from pathlib import Path
-from cnn import gallery
+from cnn.results import gallery
 
 with open("results.pickle", "rb") as stream:
     gallery.draw_all(Path.cwd(), gallery.Results(*pickle.load(stream)))
@@ -326,14 +294,4 @@ def test_images_stand_in_rows_with_a_caption_in_its_colour(channels):
         np.testing.assert_array_equal(shown.get_array(), image if channels == 3 else image[..., 0])
         if channels == 1:
             assert (shown.get_cmap().name, shown.get_clim()) == ("gray", (0, 1))
-    plt.close(figure)
-
-
-def test_a_picture_without_images_can_be_drawn():
-    set_style()
-    figure = plt.figure()
-
-    gallery.draw_images(np.zeros((0, 8, 8, 1), np.float32), [], [], figure, columns=5)
-    figure.canvas.draw()
-
     plt.close(figure)

@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from cnn import archive
-from cnn.archive import Adam
-from cnn.errors import run
-from cnn.network import network_of
+from cnn.base.program import run
+from cnn.model import archive
+from cnn.model.archive import Adam
+from cnn.model.network import network_of
 from handwriting import predict
 
 ROOT = Path(__file__).parent.parent
@@ -62,7 +62,7 @@ def test_digits_in_a_folder_are_read_in_order(folder, reader, capsys):
     assert errors == ""
 
 
-def test_json_is_one_object_a_line(folder, reader, capsys):
+def test_json_is_one_object_per_line(folder, reader, capsys):
     Image.open(folder / "3.png").save(folder / "a b\nü.png")
     frames = [Image.open(folder / "4.png"), Image.open(folder / "5.png")]
     frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
@@ -165,8 +165,7 @@ def test_a_pipe_that_closes_early_ends_it_quietly(folder, reader):
     """As in `python -m handwriting.predict ... | head -0`."""
     reading, writing = os.pipe()
     os.close(reading)
-    images = [folder / "1.png"] * (predict.BATCH + 50)  # the readers have not read all of them
-    command = [sys.executable, "-m", "handwriting.predict", *images, "--model", reader]
+    command = [sys.executable, "-m", "handwriting.predict", folder, "--model", reader]
     try:
         done = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True)
     finally:
@@ -175,62 +174,7 @@ def test_a_pipe_that_closes_early_ends_it_quietly(folder, reader):
     assert done.returncode == -signal.SIGPIPE
 
 
-def test_many_files_are_read_by_others_and_come_out_the_same(folder, reader, capsys, monkeypatch):
-    causes = hostile(folder)
-    del causes["nothing"], causes["missing.png"], causes["/dev/zero"]  # not found in a folder
-    arguments = (folder, folder / "missing.png", "--json", "--model", reader)
-    assert call(*arguments) == 1
-    alone = capsys.readouterr()
-    monkeypatch.setattr(predict, "MANY", 2)
-    monkeypatch.setattr(predict, "read_digit", None)  # nothing is read in this process
-    assert call(*arguments) == 1
-    assert capsys.readouterr() == alone
-    assert len(alone.err.splitlines()) == len(causes)  # missing.png stands for code.eps
-    assert len(alone.out.splitlines()) == 10
-
-
-def test_readers_end_with_the_process_that_started_them(folder, tmp_path):
-    for number in range(predict.MANY):
-        shutil.copy(folder / "1.png", tmp_path / f"again {number}.png")
-    code = (
-        "import os, signal, sys; from pathlib import Path; from handwriting import predict\n"
-        "if __name__ == '__main__':\n"
-        "    for _ in predict.outcomes(predict.files_in(Path(sys.argv[1]))):\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    (tmp_path / "killed.py").write_text(code)
-    command = [sys.executable, tmp_path / "killed.py", tmp_path]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    # Ends when the last of the processes that hold the pipe has ended: the readers are among them.
-    done = subprocess.run(command, env=environment, capture_output=True, timeout=60)
-    assert done.returncode == -signal.SIGKILL
-
-
-CONFLICT = """stages:
-<<<<<<< HEAD
-  train: {outs: [{path: models/cnn.keras, md5: 0}]}
-=======
-  train: {outs: [{path: models/cnn.keras, md5: 1}]}
->>>>>>> other
-"""
-
-
-@pytest.mark.parametrize("lock", [None, CONFLICT], ids=["no dvc.lock", "one with a merge conflict"])
-def test_the_model_is_read_without_a_dvc_lock_that_could_be_read(
-    folder, reader, lock, capsys, monkeypatch
-):
-    monkeypatch.chdir(folder)
-    Path("models").mkdir()
-    shutil.copy(reader, "models/cnn.keras")
-    if lock:
-        Path("dvc.lock").write_text(lock)
-    assert call("1.png") == 0
-    output, errors = capsys.readouterr()
-    assert output.startswith("1.png: 1 (")
-    assert errors == ""
-
-
-def test_a_missing_model_is_told_with_what_brings_one(folder, capsys, monkeypatch):
+def test_a_missing_model_is_reported_with_the_command_that_makes_one(folder, capsys, monkeypatch):
     monkeypatch.chdir(folder)
     assert call("1.png") == 1
     assert capsys.readouterr() == ("", "error: models/cnn.keras: is missing; run 'make repro'\n")
@@ -239,7 +183,6 @@ def test_a_missing_model_is_told_with_what_brings_one(folder, capsys, monkeypatc
 @pytest.mark.parametrize(
     "shape, classes, cause",
     [
-        ((8, 8, 1), 10, "its input is [8, 8, 1], not [28, 28, 1]"),
         ((28, 28, 3), 10, "its input is [28, 28, 3], not [28, 28, 1]"),
         ((28, 28, 1), 26, "its output is [26], not [10]"),
     ],
@@ -255,32 +198,23 @@ def test_a_model_that_gives_no_probabilities_is_refused(folder, capsys, words):
     """Its weights are numbers, but so large that what comes out is none."""
     path = write_model(folder / "other.keras", weight=1e38)
     assert call(folder / "1.png", "--model", path, *words) == 1
-    told = "error: the model gives no probabilities; choose another with --model\n"
-    assert capsys.readouterr() == ("", told)
+    line = "error: the model gives no probabilities; choose another with --model\n"
+    assert capsys.readouterr() == ("", line)
 
 
-def test_an_unreadable_file_is_named(folder, reader, capsys, monkeypatch):
-    def refuse(path, *_):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("cnn.pictures.os.open", refuse)
-    assert call(folder / "1.png", "--model", reader) == 1
-    assert capsys.readouterr().err == f"error: {folder}/1.png: Permission denied\n"
-
-
-def test_a_file_in_a_folder_that_must_not_be_entered_is_named(folder, reader, capsys, monkeypatch):
+def test_a_file_that_may_not_be_read_is_named(folder, reader, capsys, monkeypatch):
     def refuse(path, *_, **__):
         raise PermissionError(13, "Permission denied")
 
     # As root, nothing is refused for real.
-    monkeypatch.setattr("cnn.pictures.os.open", refuse)
+    monkeypatch.setattr("cnn.base.files.os.open", refuse)
     monkeypatch.setattr("handwriting.predict.os.stat", refuse)
     monkeypatch.setattr("pathlib.Path.stat", refuse)
     assert call(folder / "1.png", "--model", reader) == 1
     assert capsys.readouterr().err == f"error: {folder}/1.png: Permission denied\n"
 
 
-def test_show_draws_a_row_for_each_image(folder, reader, tmp_path):
+def test_show_draws_one_row_per_image(folder, reader, tmp_path):
     picture = tmp_path / "seen.png"
     assert call(folder / "1.png", "--show", picture, "--model", reader) == 0
     one = Image.open(picture).size

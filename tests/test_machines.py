@@ -7,10 +7,8 @@ import sys
 import pytest
 
 from benchmarks import emulated, machines
-from cnn.errors import run
-from cnn.params import read_yaml
-from tests.clones import ROOT
-from tools import packages
+from cnn.base.params import read_yaml
+from tests.helpers.clones import ROOT
 
 EMULATOR = """#!/bin/sh
 [ "$2" = help ] && { echo 'x86 Haswell'; echo 'x86 Other'; echo 'x86 Broken'; exit 1; }
@@ -30,9 +28,11 @@ exit 0
 @pytest.fixture
 def emulator(tmp_path, monkeypatch):
     """An emulator that knows three CPUs: one computes as this machine, one otherwise, one fails."""
-    arm = EMULATOR.replace("x86 Haswell", "cortex-a72").replace("Other", "x").replace("Broken", "y")
-    scripts = {machines.QEMU: EMULATOR, machines.QEMU_ARM: arm, "python": PYTHON}
-    for name, script in scripts.items():
+    for name, script in {
+        machines.QEMU: EMULATOR,
+        machines.QEMU_ARM: "#!/bin/sh\n",
+        "python": PYTHON,
+    }.items():
         (tmp_path / name).write_text(script)
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
@@ -40,109 +40,54 @@ def emulator(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
 
 
-def lines(capfd) -> list[str]:
-    """Return what was printed, without the seconds that it took."""
-    return [line.rpartition(" (")[0] for line in capfd.readouterr().out.splitlines()]
-
-
-def test_the_same_bytes_are_a_success(emulator, capfd):
+def test_each_other_byte_each_file_too_many_and_each_failure_is_named(emulator, capfd):
     assert machines.main(["--cpus", "Haswell"]) == 0
-    assert lines(capfd) == ["Haswell              all 2 files have the same bytes"]
+    assert machines.main(["--cpus", "Other", "Broken", "Haswell", "--steps", "3"]) == 1
 
-
-def test_each_other_byte_and_each_file_too_many_is_named(emulator, capfd):
-    assert machines.main(["--cpus", "Other", "Haswell", "--steps", "3", "--images", "50"]) == 1
-    assert lines(capfd) == [
+    same = "Haswell              all 2 files have the same bytes"
+    printed = [line.rpartition(" (")[0] for line in capfd.readouterr().out.splitlines()]
+    assert printed == [
+        same,
         "Other                2 of 2 files differ: models/cnn.keras, more.csv",
-        "Haswell              all 2 files have the same bytes",
-    ]
-
-
-def test_a_file_that_is_missing_differs():
-    assert machines.differing({"a": "1", "b": "2"}, {"a": "1"}) == ["b"]
-
-
-def test_a_cpu_on_which_the_pipeline_fails_is_no_end_of_the_others(emulator, capfd):
-    assert machines.main(["--cpus", "Broken", "Haswell"]) == 1
-    assert lines(capfd) == [
         "Broken               exit code 3: no kernel for this CPU",
-        "Haswell              all 2 files have the same bytes",
+        same,
     ]
+    assert machines.verdict({"a": "1", "b": "2"}, {"a": "1"}) == (False, "1 of 2 files differ: b")
 
 
-def test_a_failure_on_this_machine_is_one_line(emulator, monkeypatch, refusal):
+def test_what_cannot_be_run_is_one_line_before_anything_is(
+    emulator, tmp_path, refusal, monkeypatch
+):
+    message = refusal(machines.main, ["--cpus", "Haswell", "Has"])
+    assert message.startswith("Has: is no CPU of qemu-x86_64 or, with --arm, of qemu-aarch64")
+    assert message.endswith("install qemu-user (Debian's package)")
     monkeypatch.setenv("CPU", "Broken")
     message = refusal(machines.main, ["--cpus", "Haswell"])
     assert message == "on this machine: exit code 3: no kernel for this CPU"
-
-
-@pytest.mark.parametrize("cpu", ["Has", "cortex-a72"])  # the latter wants --arm
-def test_a_cpu_that_nobody_knows_is_refused_before_anything_is_run(emulator, refusal, cpu):
-    message = refusal(machines.main, ["--cpus", "Haswell", cpu])
-    assert message.startswith(f"{cpu}: is no CPU of qemu-x86_64 or, with --arm, of qemu-aarch64")
-
-
-def test_a_missing_emulator_is_one_line(monkeypatch, capfd):
-    monkeypatch.setattr(machines.shutil, "which", lambda _: None)
-    assert run(lambda: machines.main(["--cpus", "Haswell"])) == 1
-    assert capfd.readouterr().err.endswith(
-        "or they are missing; install qemu-user (Debian's package)\n"
-    )
-
-
-def test_a_folder_without_a_userland_is_one_line(emulator, tmp_path, refusal):
-    message = refusal(machines.main, ["--cpus", "cortex-a72", "--arm", str(tmp_path)])
-    assert message == f"{tmp_path}: holds no userland; make it with --make-arm"
-
-
-def test_a_userland_is_run_with_its_own_python_and_packages(emulator, tmp_path):
-    for folder in ("root/usr/bin", "site"):
-        (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "root/usr/bin/python3.11").touch()
-
-    command, variables = machines.runner("cortex-a72", tmp_path)
-
-    assert command[1:4] == ["-cpu", "cortex-a72", "-L"]
-    assert command[4:] == [f"{tmp_path}/root", f"{tmp_path}/root/usr/bin/python3.11"]
-    assert variables["PYTHONPATH"] == f"{ROOT}:{tmp_path}/site"
-    assert variables["PATH"] == "/nowhere"  # no program of this machine
-
-
-def test_the_packages_of_the_userland_are_locked():
-    locked = packages.locked((ROOT / "requirements.txt").read_text())
-    assert set(machines.ARM_PACKAGES) <= set(locked)
-
-
-def test_without_a_model_the_one_line_says_what_makes_it(tmp_path, monkeypatch, refusal):
     monkeypatch.chdir(tmp_path)
     message = refusal(emulated.main, [str(tmp_path)])
     assert message == "data/raw/published.npz: is missing; run 'make repro'"
 
 
-@pytest.fixture
-def here(monkeypatch):
-    """This process, in which no other may be started until the test is over."""
-    process = multiprocessing.process.BaseProcess
-    monkeypatch.setattr(process, "start", process.start)
-    emulated.stay_in_this_process()
-
-
-def test_a_process_that_would_leave_the_emulated_cpu_is_an_error(here):
-    with pytest.raises(RuntimeError, match="would not run on the emulated CPU"):
-        multiprocessing.get_context("spawn").Process(target=print).start()
-
-
-def test_every_output_of_the_pipeline_is_written(
-    here, raw_npz, trained, tiny_yaml, tmp_path, monkeypatch
+def test_every_output_of_the_pipeline_is_written_in_this_very_process(
+    raw_npz, trained, tiny_yaml, tmp_path, monkeypatch
 ):
-    monkeypatch.chdir(tmp_path)  # and back
-    monkeypatch.setattr(emulated, "RAW", raw_npz)
-    monkeypatch.setattr(emulated, "MODEL", trained / "cnn.keras")
-    monkeypatch.setattr(emulated, "HISTORY", trained / "training.csv")
+    process = multiprocessing.process.BaseProcess
+    monkeypatch.setattr(process, "start", process.start)  # put back when the test is over
+    monkeypatch.chdir(tmp_path)
+    for name, path in {
+        "RAW": raw_npz,
+        "MODEL": trained / "cnn.keras",
+        "HISTORY": trained / "training.csv",
+    }.items():
+        monkeypatch.setattr(emulated, name, path)
     shutil.copy(tiny_yaml, tmp_path / "params.yaml")
 
+    emulated.stay_in_this_process()
     emulated.run_stages(tmp_path, 2, 50)
 
+    with pytest.raises(RuntimeError, match="would not run on the emulated CPU"):
+        multiprocessing.get_context("spawn").Process(target=print).start()
     stages = read_yaml(ROOT / "dvc.yaml")["stages"]
     del stages["fetch"]
     for stage in stages.values():

@@ -9,8 +9,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from cnn import npz
-from cnn.npz import Parts, extremes, in_parts, read_arrays, spooled, write_arrays
+from cnn.base import npz
+from cnn.base.npz import ChunkedArray, extremes, in_chunks, read_arrays, to_temp_file, write_arrays
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def base(array: np.ndarray) -> object:
     return array
 
 
-def test_numpy_reads_what_is_written(tmp_path, arrays):
+def test_numpy_reads_what_is_written_and_each_array_is_aligned(tmp_path, arrays):
     write_arrays(tmp_path / "a.npz", **arrays)
 
     with np.load(tmp_path / "a.npz", allow_pickle=False) as found:
@@ -44,11 +44,6 @@ def test_numpy_reads_what_is_written(tmp_path, arrays):
             assert found[name].dtype == array.dtype
     with zipfile.ZipFile(tmp_path / "a.npz") as archive:
         assert archive.testzip() is None
-
-
-def test_each_array_begins_at_a_multiple_of_64_bytes(tmp_path, arrays):
-    write_arrays(tmp_path / "a.npz", **arrays)
-
     content = (tmp_path / "a.npz").read_bytes()
     for name in set(arrays) - {"none"}:
         found = arrays[name].tobytes()
@@ -56,20 +51,21 @@ def test_each_array_begins_at_a_multiple_of_64_bytes(tmp_path, arrays):
         assert content.index(found) % 64 == 0
 
 
-def test_an_array_in_parts_gives_the_bytes_of_the_whole(tmp_path, arrays, monkeypatch):
+def test_an_array_in_chunks_gives_the_bytes_of_the_whole(tmp_path, arrays, monkeypatch):
     images = arrays["images"]
     write_arrays(tmp_path / "whole.npz", images=images)
     monkeypatch.setattr(npz, "CHUNK", images[:2].nbytes)  # two images at a time, then one
 
-    assert [len(part) for part in in_parts(images)] == [2, 1]
-    parts = Parts(images.shape, images.dtype, in_parts(images))
-    write_arrays(tmp_path / "parts.npz", images=parts)
+    assert [len(chunk) for chunk in in_chunks(images)] == [2, 1]
+    chunked = ChunkedArray(images.shape, images.dtype, in_chunks(images))
+    write_arrays(tmp_path / "chunked.npz", images=chunked)
 
-    assert (tmp_path / "whole.npz").read_bytes() == (tmp_path / "parts.npz").read_bytes()
+    assert (tmp_path / "whole.npz").read_bytes() == (tmp_path / "chunked.npz").read_bytes()
 
 
-def test_every_python_writes_the_bytes_that_are_recorded(tmp_path):
-    """By zipfile, of Python 3.11.7: so dvc.lock held when the zip came to be written here."""
+def test_every_python_and_zlib_write_the_bytes_that_are_recorded(tmp_path, monkeypatch):
+    """By zipfile of Python 3.11.7, as in dvc.lock when the zip came to be written here."""
+    monkeypatch.setattr("zlib.compressobj", None)
     arrays = {
         "images": np.arange(105, dtype="<f4").reshape(3, 5, 7, 1),
         "labels": np.array([0, 2, 1], "<i8"),
@@ -152,11 +148,11 @@ def test_a_header_that_does_not_fit_what_follows_is_refused(tmp_path, refusal, h
 
 
 def test_a_copy_for_which_there_is_no_room_is_one_line(tmp_path, refusal, monkeypatch):
-    def parts():
+    def chunks():
         yield np.zeros(3)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    message = refusal(spooled, Parts((6,), np.dtype(float), parts()), tmp_path)
+    message = refusal(to_temp_file, ChunkedArray((6,), np.dtype(float), chunks()), tmp_path)
 
     assert message.startswith(
         f"{tmp_path}: a temporary copy of the images cannot be written: No space left on device; "
@@ -164,7 +160,7 @@ def test_a_copy_for_which_there_is_no_room_is_one_line(tmp_path, refusal, monkey
     assert os.listdir(tmp_path) == []
 
 
-def test_the_extremes_are_those_of_all_parts_and_of_nan(monkeypatch):
+def test_the_extremes_are_those_of_all_chunks_and_of_nan(monkeypatch):
     monkeypatch.setattr(npz, "CHUNK", 16)
     values = np.array([[3.0, 4.0], [-2.0, 9.0], [5.0, 6.0]])
 

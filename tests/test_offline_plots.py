@@ -4,8 +4,8 @@ from types import SimpleNamespace
 import pytest
 from dvc.cli import main as dvc
 
-from cnn.errors import run
-from tests.revisions import PROJECT
+from cnn.base.program import run
+from tests.helpers.revisions import PROJECT
 from tools import offline_plots
 
 

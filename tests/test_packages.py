@@ -2,8 +2,8 @@
 
 from importlib.metadata import version
 
-from cnn.files import read_text
-from tests.clones import ROOT
+from cnn.base.files import read_text
+from tests.helpers.clones import ROOT
 from tools import packages
 
 

@@ -11,8 +11,17 @@ import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from cnn.errors import UserError
-from cnn.pictures import GREY_MODES, MAX_PIXELS, MODES, decode, read_file, to_pixels
+from cnn.base.errors import UserError
+from cnn.data import pictures
+from cnn.data.pictures import (
+    GREY_MODES,
+    MAX_PIXELS,
+    MODES,
+    decode,
+    decode_file,
+    read_picture,
+    to_pixels,
+)
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (6, 9), dtype=np.uint8)
@@ -30,9 +39,25 @@ def saved(image: Image.Image, kind: str = "PNG", **options) -> bytes:
     return buffer.getvalue()
 
 
-def test_grey_and_colour_come_back_to_the_bit():
-    assert np.array_equal(to_pixels(through(Image.fromarray(GREY)), None, None)[..., 0], GREY)
-    assert np.array_equal(to_pixels(through(Image.fromarray(COLOUR)), None, None), COLOUR)
+@pytest.mark.parametrize(("given", "depth"), [(GREY, 1), (COLOUR, 3)])
+def test_grey_and_colour_come_back_to_the_bit(tmp_path, given, depth):
+    Image.fromarray(given).save(tmp_path / "a.png")
+
+    pixels, found = read_picture(tmp_path / "a.png", None, None)
+
+    assert np.array_equal(pixels, given.reshape(6, 9, depth))
+    assert found == depth
+
+
+def test_several_frames_and_floats_are_refused(tmp_path, refusal):
+    first = Image.fromarray(GREY)
+    first.save(tmp_path / "moving.gif", save_all=True, append_images=[Image.new("L", (9, 6))])
+    Image.fromarray(np.ones((6, 9), np.float32)).save(tmp_path / "float.tiff")
+
+    assert refusal(read_picture, tmp_path / "moving.gif", None, 1).startswith("has several frames")
+    assert refusal(read_picture, tmp_path / "float.tiff", None, 1).startswith(
+        "has pixels of mode F; save it in 8 bits"
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -97,24 +122,24 @@ def test_colour_becomes_grey_by_its_brightness_and_grey_becomes_colour():
         assert np.array_equal(channel, GREY)
 
 
-def test_an_image_is_made_smaller_without_aliasing_and_square():
+def test_an_image_is_made_smaller_without_aliasing():
     lines = np.tile(np.uint8([0, 255]), (64, 64))  # 128 columns, black and white in turn
-    small = to_pixels(Image.fromarray(lines), 16, None)
+    small = to_pixels(Image.fromarray(lines), (16, 16), None)
     assert small.shape == (16, 16, 1)
     assert np.abs(small[:, 1:-1].astype(float) - 127.5).max() < 8  # each other pixel would be black
 
 
 def test_an_image_is_made_larger_without_steps():
     ramp = np.tile(np.uint8([0, 255]), (2, 1))
-    large = to_pixels(Image.fromarray(ramp), 8, 3)
-    assert large.shape == (8, 8, 3)
+    large = to_pixels(Image.fromarray(ramp), (8, 9), 3)
+    assert large.shape == (8, 9, 3)
     assert len(np.unique(large)) > 4
 
 
 def test_16_bits_and_transparency_survive_a_resize():
     deep = Image.fromarray(np.full((40, 40), 30_000, np.uint16))
-    assert np.unique(to_pixels(deep, 9, None)).tolist() == [30_000 // 257]
-    assert np.unique(to_pixels(Image.new("RGBA", (40, 40)), 9, None)).tolist() == [255]
+    assert np.unique(to_pixels(deep, (9, 9), None)).tolist() == [30_000 // 257]
+    assert np.unique(to_pixels(Image.new("RGBA", (40, 40)), (9, 9), None)).tolist() == [255]
 
 
 def test_exif_orientation_is_followed():
@@ -152,14 +177,14 @@ def test_what_is_no_image_is_refused(data: bytes, refusal):
     refusal(decode, data)
 
 
-def test_only_regular_files_are_opened(tmp_path: Path, refusal):
+def test_only_regular_files_up_to_a_size_are_opened(tmp_path: Path, refusal, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")
     for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path, tmp_path / "loop", Path("a\0b")):
-        refusal(read_file, path)
-
-
-def test_a_file_larger_than_is_read_is_refused_by_its_size(tmp_path: Path, refusal):
-    (tmp_path / "large.png").write_bytes(b"x" * 1001)
-    assert refusal(read_file, tmp_path / "large.png", 1000) == "1,001 bytes; at most 1,000 are read"
-    assert read_file(tmp_path / "large.png", 1001) == b"x" * 1001
+        refusal(decode_file, path)
+    (tmp_path / "a.png").write_bytes(saved(Image.fromarray(GREY)))
+    size = (tmp_path / "a.png").stat().st_size
+    monkeypatch.setattr(pictures, "MAX_BYTES", size)
+    decode_file(tmp_path / "a.png")
+    monkeypatch.setattr(pictures, "MAX_BYTES", size - 1)
+    assert refusal(decode_file, tmp_path / "a.png") == f"{size} bytes; at most {size - 1} are read"

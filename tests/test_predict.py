@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn import archive
-from cnn.archive import Adam
-from cnn.data import load
-from cnn.errors import run
+from cnn.base.program import run
+from cnn.data.sets import load
+from cnn.model import archive
+from cnn.model.archive import Adam
 from stages import evaluate
 from tools import predict
 
@@ -65,15 +65,18 @@ def test_another_size_and_colour_are_brought_into_form(call, folder):
     assert (code, plain) == (0, large)
 
 
-def test_a_file_that_cannot_be_read_is_one_line_and_the_others_are_read(call, folder):
+def test_a_file_that_prepare_would_refuse_is_one_line_and_the_others_are_read(call, folder):
     (folder / "bad.png").write_text("no picture")
+    Image.fromarray(np.ones((28, 28), np.float32)).save(folder / "float.tiff")
 
     code, output, errors = call(folder, folder / "missing.png")
 
     assert code == 1
     assert output.count("\n") == 3
-    assert errors.splitlines()[0].startswith(f"error: {folder}/bad.png: not an image")
-    assert errors.splitlines()[1] == f"error: {folder}/missing.png: No such file or directory"
+    bad, floats, missing = errors.splitlines()
+    assert bad.startswith(f"error: {folder}/bad.png: not an image")
+    assert floats == f"error: {folder}/float.tiff: has pixels of mode F; save it in 8 bits"
+    assert missing == f"error: {folder}/missing.png: No such file or directory"
 
 
 def test_without_a_model_it_says_how_to_make_one(folder, prepared, capsys):
@@ -92,5 +95,5 @@ def test_a_model_that_gives_no_probabilities_is_refused(folder, trained, prepare
     words = [str(folder), f"--model={path}", f"--data={prepared / 'data.json'}"]
 
     assert run(lambda: predict.main(words)) == 1
-    told = f"error: {path}: gives no probabilities; choose another with --model\n"
-    assert capsys.readouterr() == ("", told)
+    line = f"error: {path}: gives no probabilities; choose another with --model\n"
+    assert capsys.readouterr() == ("", line)

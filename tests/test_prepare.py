@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import yaml
 
-from cnn.data import fingerprints, load
-from cnn.published import ARRAYS, PUBLISHED, to_idx
+from cnn.data import splits
+from cnn.data.sets import fingerprints, load
+from cnn.published.datasets import ARRAYS, PUBLISHED, to_idx
 from stages import prepare
 
 ROOT = Path(__file__).parent.parent
-SPLITS = ("train", "validation", "test")
+SPLITS = splits.NAMES
 
 
 @pytest.fixture
@@ -35,9 +36,8 @@ def run_prepare(tmp_path, tiny):
         params.write_text(yaml.safe_dump({"prepare": tiny["prepare"] | changed}))
         folder = tmp_path / "prepared"
         prepare.main(flags(raw, folder, params))
-        return [load(folder / f"{split}.npz") for split in SPLITS], json.loads(
-            (folder / "data.json").read_text()
-        )
+        about = json.loads((folder / "data.json").read_text())
+        return [load(folder / f"{split}.npz") for split in SPLITS], about
 
     return call
 
@@ -57,28 +57,15 @@ def test_a_published_set_is_split_in_its_order_as_keras_splits_it(
         (raw["x_train"][450:], raw["y_train"][450:]),
         (raw["x_test"], raw["y_test"]),
     ]
-    for part, (images, labels) in zip((train, validation, test), expected, strict=True):
-        np.testing.assert_array_equal(np.rint(part.images[..., 0] * 255), images)
-        np.testing.assert_array_equal(part.labels, labels)
-        assert part.classes.tolist() == list("0123456789")
+    for found, (images, labels) in zip((train, validation, test), expected, strict=True):
+        np.testing.assert_array_equal(found.images[..., 0], images / np.float32(255))
+        np.testing.assert_array_equal(found.labels, labels)
+        assert found.classes.tolist() == list("0123456789")
     assert about["title"] == "MNIST"
     assert about["validation"] == "0.1 of the training images, the last ones"
-    assert (about["train_images"], about["validation_images"], about["test_images"]) == (
-        450,
-        50,
-        200,
-    )
+    assert [about[f"{split}_images"] for split in SPLITS] == [450, 50, 200]
     assert about["images_by_class"]["7"]["test"] == (raw["y_test"] == 7).sum()
-
-
-def test_other_images_at_the_same_place_are_not_called_mnist(published, run_prepare, raw, tmp_path):
-    np.savez(tmp_path / "published.npz", **(raw | {"x_train": raw["x_train"] ^ 1}))
-
-    _, about = run_prepare(tmp_path / "published.npz")
-
-    assert about["title"] == "Own images"
-    assert about["licence"] == ""
-    assert "MNIST" not in json.dumps(about)
+    assert not any(isinstance(value, list) for value in about.values())  # DVC would draw it
 
 
 def test_ones_own_images_are_drawn_from_each_class(run_prepare, tmp_path):
@@ -87,17 +74,19 @@ def test_ones_own_images_are_drawn_from_each_class(run_prepare, tmp_path):
     images = np.random.default_rng(0).integers(0, 99, (180, 8, 8, 3), dtype=np.uint8)
     np.savez(tmp_path / "mine.npz", x_train=images, y_train=labels)
 
-    parts, about = run_prepare(tmp_path / "mine.npz", test_share=0.2, validation_share=0.25)
+    found, about = run_prepare(tmp_path / "mine.npz", test_share=0.2, validation_share=0.25)
 
-    counts = [np.bincount(part.labels).tolist() for part in parts]
+    counts = [np.bincount(each.labels).tolist() for each in found]
     assert counts == [[60, 30, 12, 6], [20, 10, 4, 2], [20, 10, 4, 2]]
-    every = np.concatenate([part.images for part in parts]).reshape(180, -1)
+    every = np.concatenate([each.images for each in found]).reshape(180, -1)
     assert len(np.unique(every, axis=0)) == 180
     assert about["test"] == "0.2 of all images, drawn by class with seed 42"
     assert (about["height"], about["width"], about["channels"]) == (8, 8, 3)
 
 
-def test_most_images_that_were_drawn_are_drawn_again_when_more_arrive(run_prepare, tmp_path):
+def test_most_images_that_were_drawn_are_drawn_again_when_more_arrive_by_the_same_seed(
+    run_prepare, tmp_path
+):
     """So two versions of the data share most of the smaller test set, and nothing leaks."""
     images = np.random.default_rng(0).integers(0, 99, (900, 8, 8), dtype=np.uint8)
     labels = np.arange(900) % 3
@@ -108,21 +97,14 @@ def test_most_images_that_were_drawn_are_drawn_again_when_more_arrive(run_prepar
 
     assert [len(test) for test in tests] == [120, 180]
     assert len(tests[0] & tests[1]) > 100
+    other, again = (run_prepare(tmp_path / "mine.npz", seed=seed)[0][2].images for seed in (1, 42))
+    assert set(fingerprints(again)) == tests[1]
+    assert set(fingerprints(other)) != tests[1]
 
 
-def test_another_seed_draws_others_and_the_same_seed_the_same(run_prepare, tmp_path):
-    images = np.random.default_rng(0).integers(0, 99, (80, 8, 8), dtype=np.uint8)
-    np.savez(tmp_path / "mine.npz", x_train=images, y_train=np.arange(80) % 4)
-
-    first, again, other = (
-        run_prepare(tmp_path / "mine.npz", seed=seed)[0][2].images for seed in (1, 1, 2)
-    )
-
-    np.testing.assert_array_equal(first, again)
-    assert not np.array_equal(first, other)
-
-
-def test_what_repeats_in_training_and_test_is_counted_and_said(run_prepare, raw, tmp_path, capsys):
+def test_what_is_nearly_mnist_is_not_called_so_and_what_repeats_is_counted(
+    published, run_prepare, raw, tmp_path, capsys
+):
     x_test = raw["x_test"].copy()
     x_test[:3] = raw["x_train"][:3]
     np.savez(tmp_path / "mine.npz", **(raw | {"x_test": x_test}))
@@ -130,6 +112,8 @@ def test_what_repeats_in_training_and_test_is_counted_and_said(run_prepare, raw,
     _, about = run_prepare(tmp_path / "mine.npz")
 
     assert about["test_images_also_in_training"] == 3
+    assert (about["title"], about["licence"]) == ("Own images", "")
+    assert "MNIST" not in json.dumps(about)
     assert "3 of the latter are in training too, to the bit" in capsys.readouterr().out
 
 
@@ -149,40 +133,23 @@ def test_images_that_dvc_does_not_track_are_a_warning(run_prepare, raw, tmp_path
     assert capsys.readouterr().err == ""
 
 
-def test_the_summary_has_no_list_since_dvc_would_draw_it(run_prepare, raw_npz):
-    _, about = run_prepare(raw_npz)
-
-    assert not any(isinstance(value, list) for value in about.values())
-
-
-def test_normalizing_divides_by_255():
-    raw_images = np.zeros((1, 28, 28, 1), np.uint8)
-    raw_images[0, 0, :3, 0] = 0, 51, 255
-
-    images = prepare.normalize(raw_images)
-
-    np.testing.assert_array_equal(images[0, 0, :3, 0], np.array([0, 0.2, 1], np.float32))
-
-
-@pytest.mark.parametrize("share", [0.1, 0.15, 0.2, 0.3, 1 / 3, 0.7])
-@pytest.mark.parametrize("n", [10, 997, 60_000])
-def test_validation_starts_where_keras_lets_it_start(tf, n, share):
+def test_validation_starts_where_keras_lets_it_start(tf):
     from keras.src.trainers.data_adapters.array_slicing import train_validation_split
 
-    (training, _), _ = train_validation_split((np.arange(n), np.arange(n)), share)
-
-    assert len(prepare.last(n, share)[0]) == len(training)
+    for n in (10, 997, 60_000):
+        for share in (0.1, 0.15, 0.2, 0.3, 1 / 3, 0.7):
+            (training, _), _ = train_validation_split((np.arange(n), np.arange(n)), share)
+            assert len(splits.last(n, share)[0]) == len(training), (n, share)
 
 
 @pytest.mark.parametrize("share", [1e-17, 0.9999])
-def test_a_share_that_leaves_a_part_empty_is_refused(
+def test_a_share_that_leaves_a_split_empty_is_refused(
     published, run_prepare, raw_npz, refusal, share
 ):
     message = refusal(run_prepare, raw_npz, validation_share=share)
 
-    assert message.startswith(
-        f"prepare.validation_share {share:g} and prepare.test_share 0.2 leave"
-    )
+    shares = f"prepare.validation_share {share:g} and prepare.test_share 0.2"
+    assert message.startswith(f"{shares} leave no ")
 
 
 def test_one_image_of_a_class_is_too_few(run_prepare, tmp_path, refusal):
@@ -242,7 +209,7 @@ def test_the_memory_does_not_grow_with_the_images(write, tmp_path, tiny_yaml):
         check=True,
     )
 
-    parts = [load(tmp_path / f"{split}.npz") for split in SPLITS]
-    found = np.concatenate([np.rint(part.images[:, 0, :2, 0] * 255) for part in parts])
+    sets = [load(tmp_path / f"{split}.npz") for split in SPLITS]
+    found = np.concatenate([np.rint(each.images[:, 0, :2, 0] * 255) for each in sets])
     expected = np.sort(images[:, 0, :2].astype(int) @ [256, 1])
     np.testing.assert_array_equal(np.sort(found.astype(int) @ [256, 1]), expected)

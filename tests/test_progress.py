@@ -9,12 +9,12 @@ import termios
 
 import pytest
 
-from cnn import progress
-from tests.clones import ROOT
+from cnn.training import progress
+from tests.helpers.clones import ROOT
 
 PROGRAM = """
-from cnn import progress
-with progress.shown(1000) as bar:
+from cnn.training.progress import Progress
+with Progress(1000) as bar:
     bar.update(250)
     bar.line("a line")
     bar.update(500)
@@ -30,32 +30,32 @@ def clock(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("taken", "said"),
+    ("seconds", "text"),
     [(0.4, "0 s"), (99, "99 s"), (100, "2 min"), (3599, "1 h 0 min"), (6000, "1 h 40 min")],
 )
-def test_a_duration_is_said_as_people_do(taken, said):
-    assert progress.seconds(taken) == said
+def test_a_duration_reads_as_people_say_it(seconds, text):
+    assert progress.duration(seconds) == text
 
 
 def test_a_log_gets_a_line_soon_and_then_one_a_minute_with_an_estimate(clock, capsys):
-    said = {}
-    with progress.shown(10_000) as bar:
+    lines = {}
+    with progress.Progress(10_000) as bar:
         for second in range(1, 200):
             clock[0] += 1
             bar.update(10 * second)
             if out := capsys.readouterr().out:
-                said[second] = out
+                lines[second] = out
 
     # 10 steps a second; of the first ones nothing is known until the second look.
-    assert said == {
+    assert lines == {
         second: f"step {10 * second:,} of 10,000, about {left} left\n"
         for second, left in ((5, "17 min"), (66, "16 min"), (127, "15 min"), (188, "14 min"))
     }
     assert capsys.readouterr() == ("", "")
 
 
-def test_what_else_is_said_puts_the_next_line_off(clock, capsys):
-    with progress.shown(1000) as bar:
+def test_another_line_puts_the_next_one_off(clock, capsys):
+    with progress.Progress(1000) as bar:
         bar.update(0)
         clock[0] += 50
         bar.line("epoch 1")
@@ -69,7 +69,7 @@ def test_what_else_is_said_puts_the_next_line_off(clock, capsys):
 
 
 def test_of_a_single_step_that_takes_long_nothing_is_estimated(clock, capsys):
-    with progress.shown(10) as bar:
+    with progress.Progress(10) as bar:
         for _ in range(10):
             clock[0] += 100
             bar.update(3)
@@ -78,7 +78,7 @@ def test_of_a_single_step_that_takes_long_nothing_is_estimated(clock, capsys):
 
 
 def test_one_that_goes_on_counts_the_time_of_its_own_steps(clock, capsys):
-    with progress.shown(1000) as bar:
+    with progress.Progress(1000) as bar:
         bar.update(900)  # which were there before
         clock[0] += 100
         bar.update(950)
@@ -86,8 +86,8 @@ def test_one_that_goes_on_counts_the_time_of_its_own_steps(clock, capsys):
     assert capsys.readouterr().out == "step 950 of 1,000, about 2 min left\n"
 
 
-def test_a_silent_one_says_nothing(clock, capsys):
-    with progress.shown(10, silent=True) as bar:
+def test_a_silent_one_prints_nothing(clock, capsys):
+    with progress.Progress(10, silent=True) as bar:
         for count in range(10):
             clock[0] += 100
             bar.update(count)
@@ -120,13 +120,3 @@ def test_a_terminal_gets_a_bar_that_is_gone_at_the_end(silent):
     assert re.search(r"25%\|.*\| 250/1000 \[", after)  # it is back below the line
     assert "step 2" not in text  # the bar says it
     assert not after.rpartition("\r")[2].strip()  # the last thing on the line is nothing
-
-
-def test_an_error_inside_goes_on_and_ends_the_bar(monkeypatch):
-    closed = []
-    monkeypatch.setattr(progress.Bar, "close", lambda bar: closed.append(bar))
-
-    with pytest.raises(ZeroDivisionError), progress.shown(10) as bar:
-        1 / 0  # noqa: B018
-
-    assert closed == [bar]

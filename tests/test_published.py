@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from cnn.published import ARRAYS, PUBLISHED, difference, from_idx, recognize, to_idx
+from cnn.published.datasets import ARRAYS, PUBLISHED, difference, from_idx, recognize, to_idx
 
 
 def test_the_hashes_of_mnist_are_those_of_the_published_files():
@@ -17,21 +17,21 @@ def test_the_hashes_of_mnist_are_those_of_the_published_files():
     )
 
 
-def test_idx_is_the_published_format():
-    content = bytes.fromhex("00000803 00000002 00000001 00000003 010203 fffefd")
+@pytest.mark.parametrize(
+    ("content", "values"),
+    [
+        ("00000803 00000002 00000001 00000003 010203 fffefd", [[[1, 2, 3]], [[255, 254, 253]]]),
+        ("00000801 00000004 05000401", [5, 0, 4, 1]),
+    ],
+)
+def test_idx_is_the_published_format(content, values):
+    content = bytes.fromhex(content)
 
     array = from_idx(content)
 
-    np.testing.assert_array_equal(array, [[[1, 2, 3]], [[255, 254, 253]]])
+    np.testing.assert_array_equal(array, values)
     assert array.dtype == np.uint8
     assert b"".join(to_idx(array)) == content
-
-
-def test_idx_of_labels_has_one_dimension():
-    content = bytes.fromhex("00000801 00000004 05000401")
-
-    np.testing.assert_array_equal(from_idx(content), [5, 0, 4, 1])
-    assert b"".join(to_idx(np.array([5, 0, 4, 1], np.uint8))) == content
 
 
 @pytest.mark.parametrize("content", ["", "0000", "00000801 00000004 0500", "00000803 00000002"])
@@ -40,21 +40,14 @@ def test_a_truncated_idx_file_is_no_array(content):
         from_idx(bytes.fromhex(content))
 
 
-@pytest.fixture
-def known(raw, monkeypatch):
-    """MNIST with the hashes of the small raw data."""
+def test_a_data_set_is_recognized_to_the_bit_and_the_difference_is_named(raw, monkeypatch):
     digests = tuple(hashlib.sha256(b"".join(to_idx(raw[name]))).hexdigest() for name in ARRAYS)
-    monkeypatch.setitem(PUBLISHED, "mnist", PUBLISHED["mnist"]._replace(sha256=digests))
-    return PUBLISHED["mnist"]
+    known = PUBLISHED["mnist"]._replace(sha256=digests)
+    monkeypatch.setitem(PUBLISHED, "mnist", known)
 
-
-def test_a_data_set_is_recognized_to_the_bit(known, raw):
     assert recognize(raw) is known
     assert recognize(raw | {"x_test": raw["x_test"] ^ 1}) is None
     assert recognize({name: raw[name] for name in ARRAYS[:2]}) is None
-
-
-def test_the_difference_is_named(known, raw):
     assert difference(known, raw) == ""
     assert difference(known, {}) == "has no array 'x_train'"
     assert "'y_test' is int64" in difference(known, raw | {"y_test": raw["y_test"].astype(int)})

@@ -5,9 +5,9 @@ import subprocess
 import pytest
 import yaml
 
-from cnn.params import load
+from cnn.base.params import load
 from stages.train import TrainParams
-from tests.clones import ROOT
+from tests.helpers.clones import ROOT
 from tools import recipe
 
 NAMES = sorted(path.stem for path in recipe.FOLDER.glob("*.yaml"))
@@ -35,6 +35,14 @@ def test_each_says_what_it_is_for_and_why_each_parameter(name):
 def test_make_help_names_each_recipe():
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True).stdout
     assert all(f"make {name} " in shown for name in NAMES)
+
+
+def test_the_recipes_of_the_makefile_do_not_need_its_path():
+    """GNU make 3.81 looks for a command on the PATH that it was started with."""
+    lines = (ROOT / "Makefile").read_text().replace("\\\n", " ").splitlines()
+    commands = {line.lstrip("\t@").split()[0] for line in lines if line.startswith("\t")}
+    others = {each for each in commands if not each.startswith("$(BIN)/")}
+    assert others <= {"$(PYTHON)", "$(COMPILE)", "sed", "touch", "rm"}
 
 
 def test_dvc_is_asked_for_an_experiment_of_that_name(monkeypatch):

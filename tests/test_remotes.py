@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import clones
-from tests.clones import commit, dvc, git
-from tests.recorded import make_repository
+from tests.helpers import clones
+from tests.helpers.clones import commit, dvc, git
+from tests.helpers.recorded import make_repository
 from tools.workers import free_addresses
 
 PIPELINE = """\
@@ -203,7 +203,7 @@ def test_with_verify_damage_in_a_remote_ends_in_a_line(damage, origin, directory
     assert "Traceback" not in pulled.stderr
     assert "folder" in pulled.stderr
     assert not (clone / "folder" / "zeros").exists()
-    assert "training" in dvc(clone, "repro")  # made anew, and right
+    assert "training" in dvc(clone, "repro")  # trains again, and right
     assert (clone / "folder" / "zeros").read_bytes() == bytes(1000000)
     assert git(clone, "status", "--porcelain") == ""
 

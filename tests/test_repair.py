@@ -5,8 +5,8 @@ import os
 import pytest
 from dvc.cli import main as dvc
 
-from cnn.errors import run
-from cnn.npz import write_arrays
+from cnn.base.npz import write_arrays
+from cnn.base.program import run
 from tools import repair
 
 
@@ -77,5 +77,5 @@ def test_outside_of_a_project_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run(lambda: repair.main([])) == 1
     error = capsys.readouterr().err
-    assert "run it beside dvc.yaml" in error
+    assert "run it where dvc.yaml is" in error
     assert error.count("\n") == 1

@@ -3,16 +3,18 @@
 import csv
 import json
 import re
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cnn import gallery, statistics
-from cnn.files import CURE
-from cnn.npz import write_arrays
-from cnn.params import read_yaml
+from cnn.base.files import REPAIR
+from cnn.base.npz import write_arrays
+from cnn.base.params import read_yaml
+from cnn.reporting import card as library
+from cnn.results import gallery, metrics, tables
 from stages import report
-from stages.evaluate import write_results
 
 EXACT = {"engine": "exact", "numpy": "2.4.2", "h5py": "3.15.1"}
 KERAS = {
@@ -39,43 +41,38 @@ DATA = {
     "test": "0.2 of all images, drawn by class with seed 7",
     "test_images_also_in_training": 0,
 }
+INPUTS = ["data.json", "environment.json", "metrics.json", "scores.json", "per_class.json"]
 WRONG = {3: (5, 0.75), 13: (5, 0.9), 7: (1, 0.8)}
 
 
-def probabilities_of(labels, wrong: dict[int, tuple[int, float]]) -> np.ndarray:
-    """Return rows of 0.955 for the label; `wrong` is {index: (another class, confidence)}."""
-    probabilities = np.full((len(labels), 10), 0.005)
-    probabilities[np.arange(len(labels)), labels] = 0.955
-    for index, (read, confidence) in wrong.items():
+@cache
+def evaluated(wrong, classes) -> tuple[np.ndarray, np.ndarray, metrics.Evaluation]:
+    """Return labels, probabilities of 0.955 for them, and what is found of those.
+
+    wrong : (index, (another class, confidence)) of each image that is read wrongly.
+    """
+    labels = np.arange(30) % 10
+    probabilities = np.full((30, 10), 0.005, np.float32)
+    probabilities[np.arange(30), labels] = 0.955
+    for index, (read, confidence) in wrong:
         probabilities[index] = (1 - confidence) / 9
         probabilities[index, read] = confidence
-    return probabilities.astype(np.float32)
+    return labels, probabilities, metrics.evaluate(labels, probabilities, list(classes), bins=5)
 
 
 def flags(folder) -> list[str]:
-    return [
-        f"--params={folder / 'params.yaml'}",
-        f"--predictions={folder / 'predictions.npz'}",
-        f"--data={folder / 'data.json'}",
-        f"--environment={folder / 'environment.json'}",
-        f"--metrics={folder / 'metrics.json'}",
-        f"--scores={folder / 'scores.json'}",
-        f"--per-class={folder / 'per_class.json'}",
-        f"--pictures={folder / 'evaluate' / 'pictures'}",
-        f"--rows={folder / 'predictions.csv'}",
-        f"--card={folder / 'README.md'}",
-    ]
+    files = {"params": "params.yaml", "predictions": "predictions.npz", "rows": "predictions.csv"}
+    files |= {"pictures": "evaluate/pictures", "card": "README.md"}
+    files |= {Path(name).stem.replace("_", "-"): name for name in INPUTS}
+    return [f"--{flag}={folder / name}" for flag, name in files.items()]
 
 
 @pytest.fixture
 def run_report(tmp_path):
     """Write what the stage reads for given mistakes, run it; return its rows and its card."""
 
-    def call(
-        wrong=WRONG, classes=TEN, environment=EXACT, **data
-    ) -> tuple[list[dict[str, str]], str]:
-        labels = np.arange(30) % 10
-        probabilities = probabilities_of(labels, wrong)
+    def call(wrong=WRONG, classes=TEN, environment=EXACT, **data) -> tuple[list[dict], str]:
+        labels, probabilities, found = evaluated(tuple(wrong.items()), tuple(classes))
         write_arrays(
             tmp_path / "predictions.npz",
             probabilities=probabilities,
@@ -83,7 +80,7 @@ def run_report(tmp_path):
             classes=np.array(classes),
             images=np.array([f"{index:016x}" for index in range(30)]),
         )
-        write_results(*statistics.evaluate(labels, probabilities, classes, bins=5), tmp_path)
+        tables.write(*found, tmp_path)
         captions = {name: picture.caption for name, picture in gallery.PICTURES.items()}
         pictures = tmp_path / "evaluate" / "pictures"
         pictures.mkdir(parents=True, exist_ok=True)
@@ -101,7 +98,7 @@ def run_report(tmp_path):
     return call
 
 
-def tables(card: str) -> list[list[list[str]]]:
+def cells(card: str) -> list[list[list[str]]]:
     """Return the cells of each Markdown table: metrics, pairs, mistakes, parameters."""
     blocks = re.findall(r"(?:^\|.*\|\n)+", card, re.MULTILINE)
     return [
@@ -117,21 +114,11 @@ def in_one_line(card: str) -> str:
 def test_each_image_is_a_row_with_its_fingerprint_and_class_names(run_report):
     rows, _ = run_report()
 
+    columns = ["index", "image", "actual", "predicted", "probability"]
+    assert list(rows[0]) == columns
     assert [row["index"] for row in rows] == [str(index) for index in range(30)]
-    assert rows[0] == {
-        "index": "0",
-        "image": "0000000000000000",
-        "actual": "ant",
-        "predicted": "ant",
-        "probability": "0.955000",
-    }
-    assert rows[13] == {
-        "index": "13",
-        "image": "000000000000000d",
-        "actual": "dog",
-        "predicted": "fox",
-        "probability": "0.900000",
-    }
+    assert list(rows[0].values()) == ["0", "0000000000000000", "ant", "ant", "0.955000"]
+    assert list(rows[13].values()) == ["13", "000000000000000d", "dog", "fox", "0.900000"]
 
 
 def test_the_card_contains_the_numbers(run_report, tmp_path):
@@ -140,7 +127,7 @@ def test_the_card_contains_the_numbers(run_report, tmp_path):
         json.loads((tmp_path / f"{name}.json").read_text()) for name in ("metrics", "scores")
     )
 
-    numbers = dict(tables(card)[0])
+    numbers = dict(cells(card)[0])
     assert numbers["on 30 test images"] == "value"
     assert numbers["accuracy"] == "90.00%, 95 % interval 74.38% to 96.54% (Wilson)"
     assert numbers["images read wrongly"] == "3"
@@ -150,7 +137,7 @@ def test_the_card_contains_the_numbers(run_report, tmp_path):
     assert "The weakest class is **dog** (F1 0.5000)" in card
 
 
-def test_what_the_card_claims_of_the_data_stands_in_the_summary(run_report):
+def test_what_the_card_claims_of_data_and_network_stands_in_what_it_reads(run_report):
     card = in_one_line(run_report()[1])
 
     assert card.startswith("# A CNN that tells 10 classes of images apart: Ten animals ")
@@ -161,44 +148,37 @@ def test_what_the_card_claims_of_the_data_stands_in_the_summary(run_report):
     )
     assert "Licence of the data: CC0." in card
     assert "one of them. Animals only. Not for decisions" in card
-    assert "in training too" not in card
-    assert "MNIST" not in card
-    assert "digit" not in card
-
-
-def test_the_card_tells_the_network_and_that_the_kernels_trained_it(run_report):
-    card = in_one_line(run_report()[1])
-
     assert (
         "**Model.** 2 convolutions, each with max pooling, 1 hidden dense layer and a softmax, "
         "trained from scratch by the project's own kernels, which give the same bytes on every "
         "CPU, with the parameters [below](#parameters)."
     ) in card
-    assert "Keras" not in card
-    assert "TensorFlow" not in card
+    for word in ("in training too", "MNIST", "digit", "Keras", "TensorFlow"):
+        assert word not in card
 
 
-def test_the_card_tells_on_what_keras_trained_it(run_report):
-    card = in_one_line(run_report(environment=KERAS)[1])
+def test_the_card_says_on_what_keras_trained_it_and_which_test_images_leaked(run_report):
+    card = in_one_line(run_report(environment=KERAS, test_images_also_in_training=4)[1])
 
     assert (
         "**Model.** A network of Keras' layers, trained from scratch by Keras 3.15.1 and "
         "TensorFlow 2.21.0 on GenuineIntel 6 106, GPUs: none, with the parameters"
     ) in card
     assert "same bytes" not in card
+    assert "**4 of the test images are in training too**, to the bit." in card
 
 
 @pytest.mark.parametrize(
-    ("filters", "dense_units", "told"),
+    ("filters", "dense_units", "start"),
     [
         ([8], [], "1 convolution, each with max pooling, 0 hidden dense layers and a softmax, "),
         ([8] * 6, [9] * 3, "6 convolutions, each with max pooling, 3 hidden dense layers and a "),
     ],
 )
-def test_the_layers_are_counted(filters, dense_units, told):
+def test_the_layers_are_counted(filters, dense_units, start):
     train = {"filters": filters, "dense_units": dense_units}
 
-    assert report.model_text(EXACT, train).startswith(told)
+    assert library.model_text(EXACT, train).startswith(start)
 
 
 def test_without_licence_and_limits_nothing_is_said_of_them(run_report):
@@ -207,18 +187,18 @@ def test_without_licence_and_limits_nothing_is_said_of_them(run_report):
     assert "Licence" not in card
     assert "one of them. Not for decisions" in card
     assert "20 x 30 pixels, grey;" in card
-    assert "  " not in card
 
 
-def test_test_images_that_are_in_training_too_are_named(run_report):
-    card = in_one_line(run_report(test_images_also_in_training=4)[1])
+def test_the_tables_of_pairs_mistakes_and_parameters(run_report):
+    """The parameters as DVC reads them; the mistakes by confidence."""
+    _, pairs, mistakes, parameters = cells(run_report()[1])
 
-    assert "**4 of the test images are in training too**, to the bit." in card
-
-
-def test_the_parameters_are_those_of_the_file_as_dvc_reads_them(run_report):
-    *_, parameters = tables(run_report()[1])
-
+    assert pairs[2:] == [["dog", "fox", "2", "66.67%"], ["hen", "bee", "1", "33.33%"]]
+    assert mistakes[2:] == [
+        ["13", "dog", "fox", "90.0%"],
+        ["7", "hen", "bee", "80.0%"],
+        ["3", "dog", "fox", "75.0%"],
+    ]
     assert parameters[2:] == [
         ["`epochs`", "10"],
         ["`filters`", "[8, 16]"],
@@ -228,35 +208,17 @@ def test_the_parameters_are_those_of_the_file_as_dvc_reads_them(run_report):
     ]
 
 
-def test_the_card_names_the_worst_pairs_and_the_most_confident_mistakes(run_report):
-    _, pairs, mistakes, _ = tables(run_report()[1])
-
-    assert pairs[2:] == [["dog", "fox", "2", "66.67%"], ["hen", "bee", "1", "33.33%"]]
-    assert mistakes[2:] == [
-        ["13", "dog", "fox", "90.0%"],
-        ["7", "hen", "bee", "80.0%"],
-        ["3", "dog", "fox", "75.0%"],
-    ]
-
-
 @pytest.mark.parametrize("wrong", [{}, WRONG], ids=["no mistake", "three mistakes"])
 @pytest.mark.parametrize("last", ["jay", 'a, "b" *c* [d](e) & $f$ 100 %'], ids=["plain", "odd"])
 def test_the_tables_are_well_formed(run_report, wrong, last):
     rows, card = run_report(wrong, [*TEN[:9], last])
 
     assert rows[9]["actual"] == last
-    assert len(tables(card)) == 4
-    for table in tables(card):
+    assert len(cells(card)) == 4
+    for table in cells(card):
         assert len({len(row) for row in table}) == 1
         assert all(re.fullmatch("-+:?", cell) for cell in table[1])
-
-
-def test_a_model_without_a_mistake_has_a_card(run_report):
-    rows, card = run_report({})
-
-    assert all(row["actual"] == row["predicted"] for row in rows)
-    assert "| images read wrongly | 0 |" in card
-    assert "100.00%" in card
+    assert f"| images read wrongly | {len(wrong)} |" in card
 
 
 def test_every_picture_stands_on_the_card_with_its_caption(run_report):
@@ -264,10 +226,10 @@ def test_every_picture_stands_on_the_card_with_its_caption(run_report):
 
     named = re.findall(r"!\[([\w ]+)\]\(evaluate/pictures/(\w+)\.png\)\n\n(.+)\n", card)
 
-    assert [(name, caption) for _, name, caption in named] == [
-        (name, picture.caption) for name, picture in gallery.PICTURES.items()
+    assert named == [
+        (name.replace("_", " "), name, picture.caption)
+        for name, picture in gallery.PICTURES.items()
     ]
-    assert [text for text, _, _ in named] == [name.replace("_", " ") for name in gallery.PICTURES]
 
 
 def test_the_paths_of_the_committed_card_lead_to_its_pictures(pytestconfig):
@@ -281,21 +243,14 @@ def test_the_paths_of_the_committed_card_lead_to_its_pictures(pytestconfig):
     assert all((reports / path).is_file() for path in linked)
 
 
-def row(index: int, actual: str, predicted: str, probability: float = 0.5) -> report.Row:
-    return {
-        "index": index,
-        "actual": actual,
-        "predicted": predicted,
-        "probability": f"{probability:.6f}",
-    }
-
-
 def test_pairs_of_equal_count_stand_in_order_and_five_are_enough():
     pairs = [("a", "b"), ("a", "c"), ("b", "a"), ("b", "c"), ("c", "a"), ("c", "c")] * 2
-    pairs += [("d", "a")] * 7
-    rows = [row(index, *pair) for index, pair in enumerate(pairs)]
+    rows = [
+        {"index": index, "actual": actual, "predicted": read, "probability": "0.5"}
+        for index, (actual, read) in enumerate([*pairs, *[("d", "a")] * 7])
+    ]
 
-    assert report.worst_pairs(rows) == [
+    assert library.worst_pairs(rows) == [
         ("d", "a", 7),
         ("a", "b", 2),
         ("a", "c", 2),
@@ -304,47 +259,34 @@ def test_pairs_of_equal_count_stand_in_order_and_five_are_enough():
     ]
 
 
-def test_mistakes_stand_by_confidence_and_then_by_index():
-    rows = [row(0, "a", "b", 0.5), row(1, "a", "a", 0.9), row(2, "b", "a", 0.7)]
-    rows += [row(3, "b", "a", 0.5), row(4, "a", "b", 0.7)]
+def test_mistakes_of_equal_confidence_stand_by_index():
+    each = [("b", 0.5), ("a", 0.9), ("b", 0.7), ("b", 0.5), ("b", 0.7)]
+    rows = [
+        {"index": index, "actual": "a", "predicted": read, "probability": f"{probability:.6f}"}
+        for index, (read, probability) in enumerate(each)
+    ]
 
-    assert [each["index"] for each in report.wrong(rows)] == [2, 4, 0, 3]
-
-
-def test_the_same_predictions_give_the_same_bytes(run_report, tmp_path):
-    contents = []
-    for _ in range(2):
-        run_report()
-        contents.append(
-            [(tmp_path / name).read_bytes() for name in ("README.md", "predictions.csv")]
-        )
-
-    assert contents[0] == contents[1]
+    assert [row["index"] for row in library.wrong(rows)] == [2, 4, 0, 3]
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "predictions.npz",
-        "data.json",
-        "environment.json",
-        "metrics.json",
-        "scores.json",
-        "per_class.json",
-        "evaluate/pictures/captions.json",
-        "params.yaml",
-    ],
+    "name", [*INPUTS, "predictions.npz", "evaluate/pictures/captions.json", "params.yaml"]
 )
-def test_a_missing_input_is_named(run_report, tmp_path, refusal, name):
+def test_an_input_that_is_missing_or_of_another_form_is_refused(
+    run_report, tmp_path, refusal, name
+):
     run_report()
     (tmp_path / "README.md").unlink()
     (tmp_path / name).unlink()
 
     assert refusal(report.main, flags(tmp_path)).startswith(f"{tmp_path / name}: ")
+
+    (tmp_path / name).write_text("- train\n")
+    assert refusal(report.main, flags(tmp_path)).startswith(f"{tmp_path / name}: ")
     assert not (tmp_path / "README.md").exists()
 
 
-@pytest.mark.parametrize("name", ["data.json", "environment.json", "metrics.json", "scores.json"])
+@pytest.mark.parametrize("name", INPUTS[:4])
 def test_a_file_that_lacks_what_the_card_says_is_refused(run_report, tmp_path, refusal, name):
     run_report()
     (tmp_path / name).write_text("{}")
@@ -352,12 +294,4 @@ def test_a_file_that_lacks_what_the_card_says_is_refused(run_report, tmp_path, r
     message = refusal(report.main, flags(tmp_path))
 
     assert message.startswith("what the other stages wrote lacks '")
-    assert message.endswith(CURE)
-
-
-@pytest.mark.parametrize("text", ["", "train: 5\n", "- train\n", "evaluate: {}\n"])
-def test_parameters_of_another_form_are_refused(run_report, tmp_path, refusal, text):
-    run_report()
-    (tmp_path / "params.yaml").write_text(text)
-
-    refusal(report.main, flags(tmp_path))
+    assert message.endswith(REPAIR)

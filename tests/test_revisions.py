@@ -2,12 +2,10 @@
 
 import pytest
 
-from cnn.errors import UserError
-from tests.recorded import make_repository, record
-from tests.revisions import git
-from tools import revisions
-
-HEADER = "index,image,actual,predicted,probability"
+from tests.helpers.recorded import make_repository, record
+from tests.helpers.revisions import git
+from tools.compare import revisions
+from tools.compare.runs import METRICS, PREDICTIONS
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +28,7 @@ def inside(history, monkeypatch):
 
 def test_experiments_branches_and_tags_have_names(inside):
     names = ["fast-1", "fast-10", "fast-2", "fast-branch", "main", "v1", "work/one"]
-    assert revisions.named() == names
+    assert revisions.names() == names
 
 
 @pytest.mark.parametrize(
@@ -57,9 +55,12 @@ def test_a_pattern_that_matches_nothing(inside, refusal):
     )
 
 
-def test_outside_of_a_project(tmp_path, monkeypatch, refusal):
+def test_where_git_reads_nothing(inside, tmp_path, monkeypatch, refusal):
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    message = refusal(revisions.matching, "fast-*")
+    assert message.endswith(f"git config --global --add safe.directory {inside}")
     monkeypatch.chdir(tmp_path)
-    assert "not inside of a DVC repository" in refusal(revisions.matching, "fast-*")
+    assert "not in a Git repository" in refusal(revisions.read_texts, "HEAD", PREDICTIONS)
 
 
 def test_the_same_name_under_two_commits_is_the_one_of_this_commit(tmp_path, monkeypatch, refusal):
@@ -71,18 +72,16 @@ def test_the_same_name_under_two_commits_is_the_one_of_this_commit(tmp_path, mon
     git(tmp_path, "commit", "--quiet", "--allow-empty", "--message", "third")
 
     assert revisions.matching("fast-*") == ["fast-1"]
-    message = refusal(revisions.read_texts, "fast-1", revisions.PREDICTIONS)
-    assert "ambiguous Git revision 'fast-1'" in message
+    message = refusal(revisions.read_texts, "fast-1", PREDICTIONS)
+    assert message.startswith("'fast-1': 2 experiments of other commits have this name; ")
 
     git(tmp_path, "reset", "--quiet", "--hard", "HEAD~")
-    (text,) = revisions.read_texts("fast-1", revisions.PREDICTIONS)
+    (text,) = revisions.read_texts("fast-1", PREDICTIONS)
     assert text.count(",7,") == 2
 
 
 def test_files_of_a_revision_and_of_the_workspace(inside, refusal):
-    metrics, predictions = revisions.read_texts(
-        "fast-2", "reports/evaluate/metrics.json", revisions.PREDICTIONS
-    )
+    metrics, predictions = revisions.read_texts("fast-2", METRICS, PREDICTIONS)
     assert '"errors": 2' in metrics
     assert predictions.count(",7,") == 2
     (config,) = revisions.read_texts("workspace", ".dvc/config")
@@ -91,20 +90,13 @@ def test_files_of_a_revision_and_of_the_workspace(inside, refusal):
     assert message == "dvc.lock: not in 'main'; `dvc repro` writes it, and a commit keeps it"
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("", "does not start with"),
-        (HEADER + "\n", "has no row per image"),
-        ("index,actual\n0,1\n", "does not start with"),
-        (f"{HEADER}\n0,aa,7,7,0.9\n1,bb,2,2", "line 3 is damaged"),
-        (f"{HEADER}\n0,aa,7,7,0.9,1\n", "line 2 is damaged"),
-        (f"{HEADER}\n0,aa,7,,0.9\n", "line 2 is damaged"),
-        (f"{HEADER}\n1,aa,7,7,0.9\n", "line 2 is damaged"),
-        (f"{HEADER}\n0,aa,7,7,nan\n", "line 2 is damaged"),
-        (f"{HEADER}\n<<<<<<< HEAD\n0,aa,7,7,0.9\n", "line 2 is damaged"),
-    ],
-)
-def test_a_damaged_file_is_refused(text, expected):
-    with pytest.raises(UserError, match=f"FILE: .*{expected}"):
-        revisions.parse(text, "FILE")
+def test_a_project_in_a_folder_of_a_repository(tmp_path, monkeypatch):
+    """Paths are those of the folder; the file of that name at the top is another."""
+    (tmp_path / "project").mkdir()
+    for folder in (tmp_path, tmp_path / "project"):
+        (folder / "dvc.lock").write_text(f"{folder.name}\n")
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "--message", "first")
+    monkeypatch.chdir(tmp_path / "project")
+    assert revisions.read_texts("HEAD", "dvc.lock") == ["project\n"]

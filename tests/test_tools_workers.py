@@ -8,9 +8,9 @@ import sys
 import pytest
 import yaml
 
-from tests import clones
-from tests.clones import ROOT, commit, git
-from tests.recorded import make_repository
+from tests.helpers import clones
+from tests.helpers.clones import ROOT, commit, git
+from tests.helpers.recorded import make_repository
 from tools import workers
 
 PIPELINE = """\
@@ -97,16 +97,16 @@ def test_a_worker_that_fails_fails_the_whole(call):
 
 
 @pytest.mark.parametrize(
-    ("n", "told"),
+    ("n", "problem"),
     [
         ("1", "N is 1; allowed: 2 or more, and 'dvc repro' trains on one"),
         ("3", "TF_CONFIG has 3 workers; train.shards 4 can be shared by 2 or 4; unset TF_CONFIG"),
         ("8", "TF_CONFIG has 8 workers; train.shards 4 can be shared by 2 or 4; unset TF_CONFIG"),
     ],
 )
-def test_a_number_that_cannot_share_the_shards_is_refused(n, told, refusal, monkeypatch):
+def test_a_number_that_cannot_share_the_shards_is_refused(n, problem, refusal, monkeypatch):
     monkeypatch.chdir(ROOT)
-    assert refusal(workers.main, [n]).startswith(told)
+    assert refusal(workers.main, [n]).startswith(problem)
 
 
 def test_the_addresses_are_free_and_different():

@@ -2,13 +2,14 @@
 
 import copy
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
-from cnn.errors import UserError
+from cnn.base.errors import UserError
+from tests.helpers import clones
+from tests.helpers.revisions import git
 from tools import verify
 
 LOCK = {
@@ -122,20 +123,12 @@ def test_shards_are_a_cause_and_data_is_a_consequence():
 
 
 def test_a_clone_without_a_lock_is_refused(tmp_path):
-    source = tmp_path / "source"
-    subprocess.run(["git", "init", "--quiet", source], check=True)
-    identity = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
-    subprocess.run(
-        ["git", "-C", source, *identity, "commit", "--quiet", "--allow-empty", "-m", "none"],
-        check=True,
-    )
+    git(tmp_path, "init", "--quiet", "source")
+    git(tmp_path / "source", "commit", "--quiet", "--allow-empty", "--message=none")
     with pytest.raises(UserError, match=r"dvc\.lock is not committed"):
-        verify.clone(source, tmp_path / "target")
-
-
-def test_what_is_no_repository_is_refused(tmp_path):
+        verify.clone(tmp_path / "source", tmp_path / "target")
     with pytest.raises(UserError, match="cannot be cloned"):
-        verify.clone(tmp_path, tmp_path / "target")
+        verify.clone(tmp_path, tmp_path / "another")
 
 
 def test_ones_own_data_comes_from_the_cache_here(tmp_path):
@@ -148,17 +141,12 @@ def test_ones_own_data_comes_from_the_cache_here(tmp_path):
         "stages:\n  copy:\n    cmd: cp ${prepare.raw} out.txt\n    deps: ['${prepare.raw}']\n"
         "    outs: [out.txt]\n"
     )
-    for words in (
-        ["git", "init", "--quiet"],
-        ["git", "config", "user.name", "A"],
-        ["git", "config", "user.email", "a@example.org"],
-        ["dvc", "init", "--quiet"],
-        ["dvc", "add", "--quiet", "data/raw/own.txt"],
-        ["dvc", "repro", "--quiet"],
-        ["git", "add", "."],
-        ["git", "commit", "--quiet", "--message=all"],
-    ):
-        subprocess.run(words, cwd=root, env=verify.environment_for_clone(), check=True)
+    (root / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
+    git(root, "init", "--quiet")
+    clones.dvc(root, "init", "--quiet")
+    clones.dvc(root, "add", "--quiet", "data/raw/own.txt")
+    git(root, "add", ".")
+    git(root, "commit", "--quiet", "--message=all")
 
     verify.clone(root, tmp_path / "clone")
     verify.reproduce(tmp_path / "clone", root / ".dvc/cache")

@@ -1,285 +1,303 @@
-"""Several workers train the model of one, to the bit, and end together, with a line of why."""
+"""Several workers train the model of one, to the bit, or all end with a line that says why."""
 
+import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import Pipe
-from threading import Barrier
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
 
-from cnn import workers
-from cnn.kernels import Recipe, load
-from cnn.meeting import BEAT, Cluster, Met, receive, send
-from cnn.network import network_of
-from cnn.resume import State
-from cnn.workers import Team
-from stages import train
-from tests.clones import ROOT, environment
+from cnn.base.errors import UserError
+from cnn.training.checkpoint import State
+from distributed import workers
+from distributed.workers import Cluster, Team, cluster_in, meet
+from tests.helpers.clones import ROOT, environment
 from tests.test_train import WRITTEN, flags
 from tools.workers import config, free_addresses
 
-TWO = Cluster(0, ("a:1", "b:2"))
+FOUR = ["a:1", "b:2", "c:3", "d:4"]
+FINGERPRINT = {"train.seed": "42", "training data": "0a1b", "cnn.training.engine": "77"}
+AGAIN = "start it again, it goes on"
 
 
-class EndedError(Exception):
-    """In place of the end of the process."""
+# Who they are
+
+
+def tf_config(cluster, kind="worker", index=0) -> dict[str, str]:
+    return {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}})}
+
+
+@pytest.mark.parametrize(
+    ("variables", "index", "addresses"),
+    [
+        ({}, 0, [""]),
+        (tf_config({"worker": FOUR}, index=3), 3, FOUR),
+        (tf_config({"chief": ["a:1"], "worker": FOUR[1:]}, "chief"), 0, FOUR),
+        (tf_config({"chief": ["a:1"], "worker": FOUR[1:]}, "worker", 2), 3, FOUR),
+        (tf_config({"worker": ["[::1]:7", "x.example:8"]}), 0, ["[::1]:7", "x.example:8"]),
+    ],
+)
+def test_who_the_workers_are(variables, index, addresses):
+    assert cluster_in(variables, shards=4) == (index, tuple(addresses))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "is no JSON: ''"),
+        ("[]", "has no cluster of workers and task among them: '[]'"),
+        ("{}", "has no cluster of workers and task among them: '{}'"),
+        (tf_config({"worker": FOUR}, "ps"), "has no cluster of workers and task among them"),
+        (tf_config({"worker": FOUR, "ps": ["e:5"]}), "has the role 'ps'; a chief and workers"),
+        (tf_config({"worker": FOUR}, index=4), "has the index 4 of 4 tasks of type worker"),
+        (tf_config({"worker": FOUR}, index=-1), "has the index -1 of 4 tasks of type worker"),
+        (tf_config({"worker": FOUR}, index=True), "has the index True of 4 tasks of type worker"),
+        (tf_config({"worker": ["a:1", "a:1"]}), "has an address twice: ['a:1', 'a:1']"),
+        (tf_config({"worker": ["a:1", "b"]}), "has addresses that are not host:port: ['a:1', 'b']"),
+        (tf_config({"worker": ["a:1", 7]}), "has addresses that are not host:port: ['a:1', 7]"),
+        (tf_config({"worker": FOUR[:3]}), "has 3 workers; train.shards 4 can be shared by 2 or 4;"),
+        (tf_config({"worker": FOUR[:1]}), "has 1 workers; train.shards 4 can be shared by 2 or 4;"),
+        (tf_config({"worker": [*FOUR, "e:5", "f:6", "g:7", "h:8"]}), "has 8 workers; train.shards"),
+    ],
+)
+def test_what_is_no_such_cluster_is_refused(refusal, text, problem):
+    variables = text if isinstance(text, dict) else {"TF_CONFIG": text}
+
+    message = refusal(cluster_in, variables, 4)
+
+    assert message.startswith(f"TF_CONFIG {problem}")
+    assert message.endswith("; unset TF_CONFIG to train alone, or see docs/many-machines.md")
+
+
+def test_a_training_in_one_shard_is_shared_by_nobody(refusal):
+    message = refusal(cluster_in, tf_config({"worker": FOUR}), 1)
+    assert "can be shared by no more than one" in message
+
+
+# How they meet
 
 
 @pytest.fixture
-def team(monkeypatch):
-    """Return (a function that makes the team of a worker, the other end of its link)."""
-    monkeypatch.setattr(workers, "SILENCE", 1.5)
-    monkeypatch.setattr(workers, "BEHIND", 0.5)
-    monkeypatch.setattr(workers, "BEAT", 0.1)
-    told = []
-
-    def end(code):
-        told.append(code)
-        raise EndedError
-
-    monkeypatch.setattr(workers.os, "_exit", end)
-    monkeypatch.setattr("threading.excepthook", lambda *_: None)
-    ours, theirs = Pipe()
-    made = []
-
-    def make(index=0):
-        made.append(Team(TWO._replace(index=index), Met({1 - index: ours}, 0, b"")))
-        return made[-1]
-
-    make.ended = told
-    yield make, theirs
-    for each in made:
-        each.released.set()  # what is gone from now on is no fault
-    theirs.close()
-    for each in made:  # while `_exit` is still the one above
-        each.watcher.join()
+def impatient(monkeypatch):
+    monkeypatch.setattr(workers, "ARRIVAL", 1.0)
+    monkeypatch.setattr(workers, "GREETING", 0.5)
+    monkeypatch.setattr(workers, "PATIENCE", 0.3)
 
 
-def heard(theirs, seconds=5.0) -> dict:
-    """Return the first message that is no sign of life."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if "steps" not in (message := receive(theirs, seconds)):
-            return message
-    raise AssertionError("nothing was said")
+@pytest.fixture
+def all_meet(impatient):
+    """Let workers with these fingerprints meet, each in a thread; return what each gets or raises.
+
+    A stranger connects before the workers do, sends `stranger`, and stays.
+    """
+
+    def call(*fingerprints, stranger=None):
+        addresses = tuple(free_addresses(len(fingerprints)))
+
+        def one(index):
+            if fingerprints[index] is None:
+                return None
+            try:
+                state = State(3) if index == 0 else None
+                return meet(Cluster(index, addresses), fingerprints[index], state)
+            except UserError as error:
+                return str(error)
+
+        with ThreadPoolExecutor(len(fingerprints)) as pool:
+            found = [pool.submit(one, 0)]
+            link = stranger is not None and connect(addresses[0])
+            if link:
+                link.sendall(stranger)
+            found += [pool.submit(one, index) for index in range(1, len(fingerprints))]
+            return [each.result() for each in found], addresses
+
+    return call
 
 
-def wait_for(condition) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+def connect(address: str) -> socket.socket:
+    host, port = address.split(":")
+    for _ in range(100):
+        try:
+            return socket.create_connection((host, int(port)))
+        except OSError:
+            time.sleep(0.02)
+    raise AssertionError("nobody listens")
 
 
-def test_one_alone_is_no_team_and_needs_no_tensorflow(monkeypatch):
-    monkeypatch.setitem(sys.modules, "keras", None)  # to import it raises
-    state = State(epochs=3)
-
-    assert workers.assemble(Cluster(0, ("",)), {"train.seed": "42"}, state) == (None, state)
-    with workers.together(None):
-        pass
+def in_threads(call, given: list) -> list:
+    with ThreadPoolExecutor(len(given)) as pool:
+        return list(pool.map(call, given))
 
 
-@pytest.mark.parametrize(("n", "shards"), [(2, 2), (2, 8), (4, 4), (4, 16)])
-def test_the_shards_are_shared_and_the_steps_are_those_of_one(digits, n, shards):
-    """To the bit, though a batch is short and some shards are empty."""
-    network = network_of((5, 9), 3, (7,), 0.3, (14, 14, 1), 10)
-    recipe = Recipe(
-        3, 12, shards, dropout=0.3, shift=2, rotation=9, weight_decay=0.1, averaging=0.9
-    )
-    images, labels = digits
-    order = np.random.default_rng(0).permutation(len(labels))[:29]
-    rates = np.linspace(0.01, 0.02, 3, dtype=np.float32)
-    steps = images, labels, order, 7, rates, rates
-    alone = load().initial_weights(network, seed=1, averaged=True)
-    expected = load().train(network, recipe, alone, *steps)
-    meeting, rows = Barrier(n), [None] * n
-
-    def one(index):
-        team = Team(Cluster(index, tuple("abcd"[:n])), Met({}, 0, b""))
-
-        def gather(row):  # as TensorFlow's servers do it
-            rows[index] = row
-            meeting.wait()
-            found = np.stack(rows)
-            meeting.wait()
-            return found
-
-        team.gather = gather
-        weights = load().initial_weights(network, seed=1, averaged=True)
-        return weights, team.train(network, recipe, weights, *steps, threads=1)
-
-    with ThreadPoolExecutor(n) as pool:
-        for weights, (losses, correct) in pool.map(one, range(n)):
-            assert (losses.tobytes(), correct) == (expected[0].tobytes(), expected[1])
-            for found, wanted in zip(weights, alone, strict=True):
-                assert found.tobytes() == wanted.tobytes()
+def test_one_alone_is_no_team():
+    assert meet(Cluster(0, ("",)), FINGERPRINT, State(3)) == (None, State(3))
 
 
-@pytest.mark.parametrize("index", [0, 1])
-def test_each_says_that_it_is_there(team, index):
-    make, theirs = team
-    made = make(index)
-    made.reached = 7
+@pytest.mark.parametrize("n", [2, 4])
+def test_all_get_the_chiefs_state_and_then_the_rows_of_all_in_their_order(all_meet, n):
+    found, _ = all_meet(*[FINGERPRINT] * n)
+    teams = [team for team, _ in found]
 
-    assert [receive(theirs, 5), receive(theirs, 5)][1] == {"steps": 7}
+    assert [state for _, state in found] == [State(3)] * n
+    assert [(team.index, team.size) for team in teams] == [(index, n) for index in range(n)]
+    rows = np.random.default_rng(0).integers(2**32, size=(n, 250_000), dtype=np.uint32)
+    rows = rows.view(np.float32)  # every pattern of bits, those that are not finite included
+    for gathered in in_threads(lambda team: team.gather(rows[team.index]), teams):
+        assert gathered.tobytes() == rows.tobytes()
+
+
+HELLO = workers.HEADER.pack(workers.HELLO, 2) + b"{}"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"GET / HTTP/1.1\r\n\r\n", HELLO, HELLO[:-1], b"h" + b"\x7f" * 99,
+     workers.HEADER.pack(workers.END, 2) + b"no"],
+)  # fmt: skip
+def test_a_stranger_that_connects_changes_nothing(all_meet, content):
+    found, _ = all_meet(FINGERPRINT, FINGERPRINT, stranger=content)
+
+    assert [state for _, state in found] == [State(3)] * 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"train.seed": "43"}, "train.seed 43, the chief 42"),
+        ({"training data": "ff", "x": "1"}, "training data ff, the chief 0a1b; 1 more differ"),
+        ({"x": "1"}, "x 1, the chief None"),
+    ],
+)
+def test_a_worker_that_trains_something_else_is_named_to_all(all_meet, changed, problem):
+    found, addresses = all_meet(FINGERPRINT, FINGERPRINT, FINGERPRINT | changed)
+
+    assert found == [f"worker 2 ({addresses[2]}) has {problem}"] * 3
+
+
+def test_a_worker_that_does_not_come_is_named_to_all(all_meet):
+    found, addresses = all_meet(FINGERPRINT, FINGERPRINT, None, None)
+
+    absent = f"worker 2 ({addresses[2]}), worker 3 ({addresses[3]}) did not come within 1 s"
+    assert found == [absent, absent, None, None]
+
+
+def test_a_chief_that_does_not_come_is_named(all_meet):
+    found, addresses = all_meet(None, FINGERPRINT)
+
+    assert found[1] == f"the chief ({addresses[0]}) did not come within 1 s"
+
+
+def test_a_chief_at_whose_address_another_program_listens(refusal):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        message = refusal(meet, Cluster(0, (address, "b:2")), FINGERPRINT, None)
+
+    assert message == f"{address}: the chief cannot listen there: Address already in use"
+
+
+# How they end
+
+
+def pair() -> tuple[Team, Team]:
+    """The chief and a worker, who have met."""
+    ends, cluster = socket.socketpair(), Cluster(0, ("a:1", "b:2"))
+    return Team(cluster, {1: ends[0]}), Team(cluster._replace(index=1), {0: ends[1]})
 
 
 @pytest.mark.parametrize(("index", "name"), [(0, "worker 1 (b:2)"), (1, "the chief (a:1)")])
-def test_one_that_is_gone_or_silent_is_named(team, capsys, index, name):
-    make, theirs = team
-    make(index)
-    if index:
-        theirs.close()
-        told = f"{name} has ended"
-    else:
-        told = f"{name} has not answered for 2 s"
-    wait_for(lambda: make.ended)
+def test_one_that_is_gone_or_silent_is_named(impatient, refusal, index, name):
+    both, row = pair(), np.zeros(3, np.float32)
+    message = refusal(both[index].gather, row)
+    assert message == f"{name} has not answered for {1 - 0.1 * index:.0f} s; {AGAIN}"
 
-    assert capsys.readouterr().err == f"error: {told}; start it again, it goes on\n"
-    assert make.ended == [1]
-    if not index:
-        assert heard(theirs) == {"end": told}
+    both = pair()
+    both[1 - index].links[index].close()
+    assert refusal(both[index].gather, row) == f"{name} has ended; {AGAIN}"
 
 
-def test_one_for_whom_the_others_wait_is_named(team, capsys):
-    make, theirs = team
-    make().reached = 5
-    while not make.ended:
-        send(theirs, steps=4)
-        time.sleep(0.05)
+def test_a_step_that_takes_the_chief_long_may_take_others_long(impatient):
+    chief, worker = pair()
+    chief.gathered -= 10  # seconds that its own part has taken
 
-    assert capsys.readouterr().err.startswith("error: worker 1 (b:2) has kept the others waiting")
+    def late(team):
+        time.sleep(3 * team.index * workers.PATIENCE)
+        return team.gather(np.full(3, team.index, np.float32))
 
-
-def test_a_step_that_takes_long_for_all_is_no_fault(team):
-    make, theirs = team
-    make().reached = 5
-    for _ in range(20):  # twice as long as one may keep others waiting
-        send(theirs, steps=5)
-        time.sleep(0.05)
-
-    assert not make.ended
+    for rows in in_threads(late, [chief, worker]):
+        np.testing.assert_array_equal(rows, [[0] * 3, [1] * 3])
 
 
-def test_what_the_chief_tells_is_passed_on(team, capsys):
-    make, theirs = team
-    make(1)
-    send(theirs, end="worker 3 (d:4) has ended")
-    wait_for(lambda: make.ended)
+def test_other_weights_end_all(refusal):
+    weights = np.arange(9, dtype=np.float32)
+    in_threads(lambda team: team.agree(weights), pair())
 
-    assert capsys.readouterr().err.startswith("error: worker 3 (d:4) has ended; ")
-
-
-def test_other_weights_end_all(team, capsys):
-    make, theirs = team
-    chief = make()
-    send(theirs, done="another hash")
-
-    with pytest.raises(EndedError):
-        chief.agree([np.zeros(3)])
-    assert capsys.readouterr().err.startswith("error: worker 1 (b:2) has other weights than the")
-    assert heard(theirs) == {"end": "worker 1 (b:2) has other weights than the chief"}
+    for message in in_threads(lambda team: refusal(team.agree, weights + team.index), pair()):
+        assert message.startswith("worker 1 (b:2) has other weights than the chief, so no model is")
 
 
-def test_the_workers_wait_until_the_chief_has_written(team):
-    make, theirs = team
-    worker = make(1)
-    worker.agree([np.arange(3.0)])
-    assert set(heard(theirs)) == {"done"}
-    assert not worker.released.is_set()
-
-    send(theirs, bye=True)
-    worker.part()
-    theirs.close()
-    time.sleep(3 * BEAT / 10)
-    assert not make.ended
-
-
-def test_what_tensorflow_says_is_said_only_if_nobody_knows_more(tf, team, capsys, monkeypatch):
-    make, _ = team
-    chief = make()
-    at_once = SimpleNamespace(sleep=lambda _: None, monotonic=time.monotonic)
-    monkeypatch.setattr(workers, "time", at_once)
-
-    with pytest.raises(EndedError), chief.together():
-        raise tf.errors.DeadlineExceededError(None, None, "Collective\ntimed out")
-    told = capsys.readouterr().err
-    assert told.startswith("error: the workers have lost each other: 'Collective timed out'; ")
-
-
-SILENT = """
-import os
-from multiprocessing import Pipe
-from cnn import runtime, workers
-from cnn.meeting import Cluster, Met, endpoint
-from tools.workers import free_addresses
-
-workers.START, workers.SILENCE = 1.0, 2.0
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # as `assemble` does
-runtime.start_tensorflow()
-(*both, server), (ours, theirs) = free_addresses(3), Pipe()
-team = workers.Team(Cluster(0, tuple(both)), Met({1: ours}, endpoint(server)[1], b""))
-with team.together():
-    team.start_server()
-"""
-
-
-def test_one_that_stops_before_the_servers_start_is_named(tmp_path):
-    """TensorFlow waits for it then, and lets nothing of Python's run meanwhile."""
-    command = [sys.executable, "-c", SILENT]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment(tmp_path / "clone"), capture_output=True, text=True
-    )
-
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
-    assert line.endswith(" has not answered for 2 s; start it again, it goes on")
+# With the stage
 
 
 @pytest.fixture(scope="module")
 def eventful(tiny, tmp_path_factory):
     """Parameters with all that a worker could do in another order than one alone."""
     changed = {"dropout": 0.3, "shift": 2.0, "rotation": 10.0, "averaging": 0.9, "epochs": 2}
-    changed |= {"shards": 4, "batch_size": 12}  # an epoch is trained in two parts
+    changed |= {"shards": 4, "batch_size": 64}  # the last of an epoch has too few for four shards
     path = tmp_path_factory.mktemp("params") / "params.yaml"
     path.write_text(yaml.safe_dump({"train": tiny["train"] | changed}))
     return path
+
+
+@pytest.fixture(scope="module")
+def endless(eventful):
+    params = yaml.safe_load(eventful.read_text())
+    params["train"]["epochs"] = 1000
+    path = eventful.with_name("endless.yaml")
+    path.write_text(yaml.safe_dump(params))
+    return path
+
+
+@pytest.fixture(scope="module")
+def alone(run_train, eventful, tmp_path_factory):
+    return run_train(eventful, tmp_path_factory.mktemp("alone"))
+
+
+PROGRAM = """
+import sys
+from cnn.base.program import run
+from distributed import workers
+from stages import train
+
+workers.PATIENCE = float(sys.argv.pop(1))
+code = run(train.main)
+assert not {"tensorflow", "keras"} & set(sys.modules)
+sys.exit(code)
+"""
 
 
 @pytest.fixture
 def start(prepared, tmp_path):
     """Start the train stage as worker `index` of those at `addresses`; it writes into `folder`.
 
-    Without addresses it trains alone. Its clock goes `speed` times as fast as others.
+    Without addresses it trains alone.
     """
     running = []
-    program = """if True:
-        import sys, time, types
-        from cnn import engine
-        from cnn.errors import run
-        from stages import train
 
-        speed = float(sys.argv.pop(1))
-        engine.time = types.SimpleNamespace(perf_counter=lambda: speed * time.perf_counter())
-        sys.exit(run(train.main))
-    """
-
-    def call(params, folder, addresses=(), index=0, speed=1.0):
-        words = flags(params, prepared / "train.npz", prepared / "validation.npz", folder)
-        told = {"TF_CONFIG": config(addresses, index)} if addresses else {}
+    def call(params, folder, addresses=(), index=0, data="train.npz", patience=30):
+        words = flags(params, prepared / data, prepared / "validation.npz", folder)
+        variables = {"TF_CONFIG": config(addresses, index)} if addresses else {}
         running.append(
             subprocess.Popen(
-                [sys.executable, "-c", program, str(speed), *words],
+                [sys.executable, "-c", PROGRAM, str(patience), *words],
                 cwd=ROOT,
-                env=environment(tmp_path / "clone") | told,
+                env=environment(tmp_path / "clone") | variables,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -293,42 +311,67 @@ def start(prepared, tmp_path):
         process.communicate()
 
 
-def test_two_workers_give_the_bytes_of_one_and_the_first_alone_writes(
-    start, eventful, prepared, tmp_path
+@pytest.mark.parametrize("n", [2, 4])
+def test_workers_give_the_bytes_of_one_and_the_chief_alone_writes(
+    start, eventful, alone, tmp_path, n
 ):
-    addresses = free_addresses(2)
-    team = [
-        start(eventful, tmp_path / f"team{index}", addresses, index, speed)
-        for index, speed in enumerate((1.0, 1e5))  # what one does quickly takes the other long
-    ]
-    told = [process.communicate(timeout=120) for process in team]
-    assert [process.returncode for process in team] == [0, 0], told
-    parts = prepared / "train.npz", prepared / "validation.npz"
-    train.main(flags(eventful, *parts, tmp_path / "alone"))
+    addresses = free_addresses(n)
+    team = [start(eventful, tmp_path / str(index), addresses, index) for index in range(n)]
+    printed = [process.communicate(timeout=120) for process in team]
 
-    assert [error for _, error in told] == ["", ""]
-    assert "epoch 2/2" in told[0][0]
-    assert told[1][0] == ""
-    assert not (tmp_path / "team1").exists()
+    assert [process.returncode for process in team] == [0] * n, printed
+    assert [errors for _, errors in printed] == [""] * n
+    assert "epoch 2/2" in printed[0][0]
+    assert [output for output, _ in printed[1:]] == [""] * (n - 1)
+    assert os.listdir(tmp_path) == ["0"]
     for name in WRITTEN.values():
-        assert (tmp_path / "team0" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+        assert (tmp_path / "0" / name).read_bytes() == (alone / name).read_bytes()
 
 
-def test_when_one_is_killed_the_other_ends_and_the_next_run_goes_on_alone(
-    start, eventful, tmp_path
+def test_when_one_is_killed_all_others_name_it_and_the_next_run_goes_on_alone(
+    start, endless, tmp_path
 ):
-    params = yaml.safe_load(eventful.read_text())
-    params["train"]["epochs"] = 1000
-    endless = tmp_path / "params.yaml"
-    endless.write_text(yaml.safe_dump(params))
+    addresses = free_addresses(4)
+    team = [start(endless, tmp_path / "out", addresses, index) for index in range(4)]
+    assert any(line.startswith("epoch 1/") for line in iter(team[0].stdout.readline, ""))
+    killed = team.pop(2)
+    killed.send_signal(signal.SIGKILL)
+
+    for process in team:
+        assert process.communicate(timeout=60)[1] == (
+            f"error: worker 2 ({addresses[2]}) has ended; {AGAIN}\n"
+        )
+        assert process.returncode == 1
+    assert not {"cnn.keras", "environment.json"} & set(os.listdir(tmp_path / "out"))
+    again = start(endless, tmp_path / "out")
+    assert again.stdout.readline().startswith("going on after epoch ")
+
+
+def test_one_that_is_stopped_is_named(start, endless, tmp_path):
     addresses = free_addresses(2)
-    chief, worker = (start(endless, tmp_path / "out", addresses, index) for index in (0, 1))
+    chief, worker = (
+        start(endless, tmp_path / "out", addresses, index, patience=1) for index in (0, 1)
+    )
     assert any(line.startswith("epoch 1/") for line in iter(chief.stdout.readline, ""))
-    worker.send_signal(signal.SIGKILL)
-    _, error = chief.communicate(timeout=60)
+    worker.send_signal(signal.SIGSTOP)
+
+    errors = chief.communicate(timeout=60)[1]
 
     assert chief.returncode == 1
-    assert error == f"error: worker 1 ({addresses[1]}) has ended; start it again, it goes on\n"
-    assert not {"cnn.keras", "environment.json"} & set(os.listdir(tmp_path / "out"))
-    alone = start(endless, tmp_path / "out")
-    assert alone.stdout.readline().startswith("going on after epoch ")
+    name = re.escape(f"worker 1 ({addresses[1]})")
+    assert re.fullmatch(rf"error: {name} has not answered for \d+ s; {AGAIN}\n", errors)
+
+
+def test_other_data_is_refused_by_name(start, eventful, tmp_path):
+    addresses = free_addresses(2)
+    team = [
+        start(eventful, tmp_path / "out", addresses, index, data=data)
+        for index, data in enumerate(("train.npz", "test.npz"))
+    ]
+
+    for process in team:
+        errors = process.communicate(timeout=60)[1]
+        assert errors.startswith(f"error: worker 1 ({addresses[1]}) has training data ")
+        assert errors.count("\n") == 1
+        assert process.returncode == 1
+    assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""Find a browser for the tests of the charts and of the drawing page, or bring one.
+"""Find a browser for the tests of the charts and of the drawing page, or install one.
 
     python -m tools.browser [--install]
 
@@ -16,7 +16,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from cnn.errors import UserError, run
+from cnn.base.errors import UserError
+from cnn.base.program import run
 
 NAMES = (
     "chromium",
@@ -33,7 +34,7 @@ APPLICATIONS = (  # macOS does not put them on PATH
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
     "/Applications/Microsoft Edge.app/Contents/MacOS/Microsoft Edge",
 )
-# Package manager: the commands that bring its Chromium.
+# Package manager: the commands that install its Chromium.
 PACKAGES = {
     "apt-get": ("apt-get update -q", "apt-get install -y -q --no-install-recommends chromium"),
     "dnf": ("dnf install -y chromium",),
@@ -70,8 +71,8 @@ def driver_problem() -> str:
     if not done.returncode:
         return ""
     lines = done.stderr.strip().splitlines()
-    told = next((line for line in lines if "error" in line), f"exit code {done.returncode}")
-    return told.rpartition("/driver/")[2]
+    reason = next((line for line in lines if "error" in line), f"exit code {done.returncode}")
+    return reason.rpartition("/driver/")[2]
 
 
 def playwright_path() -> str | None:
@@ -93,7 +94,7 @@ def find() -> str | None:
 
 
 def ways() -> Iterator[tuple[str, list[list[str]]]]:
-    """Yield the ways to bring a browser: what to say, and the commands to run one after another."""
+    """Yield the ways to install a browser: what to say, and the commands to run in turn."""
     download = [sys.executable, "-m", "playwright", "install", "chromium"]
     yield "Playwright's own download", [download]
     if os.geteuid() == 0:
@@ -111,7 +112,7 @@ def ways() -> Iterator[tuple[str, list[list[str]]]]:
 
 
 def install() -> str:
-    """Bring a browser by the first way that gives one that starts; return its path.
+    """Install a browser by the first way that gives one that starts; return its path.
 
     Raises
     ------
@@ -136,18 +137,18 @@ def install() -> str:
         if path := find():
             return path
     raise UserError(
-        "the tests need a browser and none could be brought; install Chromium, Chrome or Edge "
+        "the tests need a browser and none could be installed; install Chromium, Chrome or Edge "
         "(Debian and Ubuntu: apt-get install chromium) so that it is on PATH"
     )
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--install", action="store_true", help="bring one when there is none")
+    parser.add_argument("--install", action="store_true", help="install one when there is none")
     arguments = parser.parse_args(argv)
     path = find() or (install() if arguments.install else None)
     if path is None:
-        raise UserError("no browser is here; 'make test' brings one")
+        raise UserError("no browser is here; 'make test' installs one")
     if arguments.install and (problem := driver_problem()):
         raise UserError(
             f"Playwright, which drives the browser in the tests, does not start: {problem}; "

@@ -10,12 +10,13 @@ Reads .dvc/plots/page.html, and the scripts from the package vl-convert-python. 
 import argparse
 from pathlib import Path
 
-from cnn.errors import UserError, run
-from cnn.files import replacing
+from cnn.base.errors import UserError
+from cnn.base.files import atomic_write
+from cnn.base.program import run
 
 PAGE = Path(".dvc/plots/page.html")
 OFFLINE_PAGE = Path(".dvc/offline.html")
-# Makes it certain that nothing is fetched but the pictures beside the page. Vega compiles its
+# Makes it certain that nothing is fetched but the pictures next to the page. Vega compiles its
 # expressions, hence unsafe-eval.
 POLICY = (
     '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
@@ -40,10 +41,10 @@ def main(argv: list[str] | None = None) -> None:
     try:
         page = PAGE.read_text(encoding="utf-8")
         page = page.replace("{scripts}", f"{POLICY}\n<script>{vega_scripts()}</script>")
-        with replacing(OFFLINE_PAGE) as path:
+        with atomic_write(OFFLINE_PAGE) as path:
             path.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{error.filename}: {error.strerror}; run it beside dvc.yaml") from None
+        raise UserError(f"{error.filename}: {error.strerror}; run it where dvc.yaml is") from None
 
     from dvc.cli import main as dvc
 

@@ -3,7 +3,7 @@
     python -m tools.packages        (`make lock` runs it)
 
 Writes packages/STAGE.txt, on which the stage depends in dvc.yaml: so a security fix of an HTTP
-client trains nothing anew, and a new TensorFlow does. Refuses an environment in which other
+client trains nothing again, and a new TensorFlow does. Refuses an environment in which other
 versions are installed than those that are locked.
 """
 
@@ -12,8 +12,9 @@ import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from cnn.errors import UserError, run
-from cnn.files import read_text, write_text
+from cnn.base.errors import UserError
+from cnn.base.files import read_text, write_text
+from cnn.base.program import run
 
 LOCKED = Path("requirements.txt")
 FOLDER = Path("packages")

@@ -5,12 +5,15 @@
 Pushes each run that DVC's run cache knows, and all that came of it. `dvc push --run-cache` pushes
 the runs, but not the reports that came of them, since Git tracks those; and DVC takes no run from
 the run cache of which a file is missing. Elsewhere `dvc repro --pull` takes all from the remote.
+No command of DVC's does this, so it calls `Repo.stage_cache` and `Repo.cloud`, which are not
+documented: a new DVC may change them, and tests/test_push_runs.py notices.
 """
 
 import argparse
 import logging
 
-from cnn.errors import UserError, run
+from cnn.base.errors import UserError
+from cnn.base.program import run
 
 
 def main(argv: list[str] | None = None) -> None:

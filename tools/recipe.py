@@ -10,8 +10,9 @@ import argparse
 import subprocess
 from pathlib import Path
 
-from cnn.errors import UserError, run
-from cnn.params import read_yaml
+from cnn.base.errors import UserError
+from cnn.base.params import read_yaml
+from cnn.base.program import run
 
 FOLDER = Path("recipes")
 

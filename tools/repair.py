@@ -1,4 +1,4 @@
-"""Remove what is damaged, so that `dvc repro` makes it anew.
+"""Remove what is damaged, so that `dvc repro` makes it again.
 
     python -m tools.repair
 
@@ -11,12 +11,15 @@ changed by hand and is whole, it leaves alone. Says what it removed; `dvc repro`
 import argparse
 import hashlib
 import json
+import subprocess
+import sys
 import zipfile
 import zlib
 from pathlib import Path
 
-from cnn.errors import UserError, run
-from cnn.params import read_yaml
+from cnn.base.errors import UserError
+from cnn.base.params import read_yaml
+from cnn.base.program import run
 
 LOCK = Path("dvc.lock")
 LOCKS = Path(".dvc/tmp/rwlock")  # who reads and writes what; DVC refuses to run where it is damaged
@@ -43,17 +46,6 @@ def is_damaged(path: Path) -> bool:
         return True
 
 
-def is_no_json(path: Path) -> bool:
-    """Tell whether a file is there and is not JSON."""
-    try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return False
-    except ValueError:
-        return True
-    return False
-
-
 def damaged_outputs(lock: Path) -> list[Path]:
     """Return the outputs in a dvc.lock that are there and fail their own checksums."""
     document = read_yaml(lock) if lock.is_file() else {}
@@ -68,23 +60,24 @@ def damaged_outputs(lock: Path) -> list[Path]:
 
 def main(argv: list[str] | None = None) -> None:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args(argv)
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
+    if not Path(".dvc").is_dir():
+        raise UserError(f"{Path.cwd()}: is no DVC project; run it where dvc.yaml is")
+    dvc = [sys.executable, "-m", "dvc", "cache", "dir"]
+    done = subprocess.run(dvc, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"DVC does not say where its cache is: {' '.join(done.stderr.split())}")
     try:
-        with Repo() as repo:
-            cache = Path(repo.cache.local.path).parent.parent
-    except DvcException as error:
-        raise UserError(f"{' '.join(str(error).split())}; run it beside dvc.yaml") from None
-    if is_no_json(LOCKS):
+        if LOCKS.is_file():
+            json.loads(LOCKS.read_text(encoding="utf-8"))
+    except ValueError:
         LOCKS.unlink()
         print(f"removed {LOCKS}, which DVC had not finished writing when it was killed")
     # Before the outputs: one of them may be a link to an object.
-    found = [*damaged_outputs(LOCK), *damaged_objects(cache)]
+    found = [*damaged_outputs(LOCK), *damaged_objects(Path(done.stdout.strip()))]
     for path in found:
         path.unlink()
         print(f"removed {path}")
-    print("run 'dvc repro' to make it anew" if found else "nothing is damaged")
+    print("run 'dvc repro' to make it again" if found else "nothing is damaged")
 
 
 if __name__ == "__main__":

@@ -18,9 +18,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from cnn.errors import UserError, run
-from cnn.files import read_json
-from cnn.params import read_yaml
+from cnn.base.errors import UserError
+from cnn.base.files import read_json
+from cnn.base.params import read_yaml
+from cnn.base.program import run
 
 Lock = dict[str, dict[str, Any]]  # stage: its entry in dvc.lock
 
@@ -75,7 +76,7 @@ def _different(old: dict, new: dict) -> list[str]:
 
 
 def table(recorded: dict[str, str], obtained: dict[str, str]) -> str:
-    """Return one line an output: path, recorded hash, obtained hash, whether they are the same."""
+    """Return one line per output: path, recorded hash, obtained hash, whether they are the same."""
     rows = [("output", "recorded", "obtained", "")]
     for path in sorted(recorded.keys() | obtained):
         old, new = recorded.get(path, "none"), obtained.get(path, "none")

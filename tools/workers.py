@@ -4,25 +4,26 @@
 
 The chief of the N workers is `dvc repro` itself, which writes all outputs; the others run the train
 stage's own command. N is a power of two that divides `train.shards`. To try what
-docs/many-machines.md tells of several machines; on one, a training alone uses all cores as well.
+docs/many-machines.md describes for several machines; on one, a training alone uses all cores too.
 
 Exit code: that of `dvc repro`, or 1 where another worker failed.
 """
 
 import argparse
 import json
+import re
 import shlex
 import socket
 import subprocess
 import sys
 from contextlib import ExitStack
-from pathlib import Path
 from threading import Thread
 
-from cnn.errors import INTERRUPTED, UserError, run
-from cnn.meeting import VARIABLE, cluster_in
-from cnn.params import load
-from stages.train import TrainParams
+from cnn.base.errors import UserError
+from cnn.base.params import load, read_yaml
+from cnn.base.program import INTERRUPTED, run
+from cnn.training.params import TrainParams
+from distributed.workers import VARIABLE, cluster_in
 from tools.verify import environment_for_clone
 
 STAGE = "train"
@@ -45,19 +46,18 @@ def config(addresses: list[str], index: int) -> str:
 
 
 def command_of(stage: str) -> list[str]:
-    """Return the command of a stage in dvc.yaml, parameters put in place."""
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
+    """Return the command of a stage in dvc.yaml, with the values of params.yaml put in place."""
+    params = read_yaml("params.yaml")
+    command = re.sub(
+        r"\$\{(\w+)\.(\w+)\}",
+        lambda match: str(params[match[1]][match[2]]),
+        read_yaml("dvc.yaml")["stages"][stage]["cmd"],
+    )
+    return shlex.split(command)
 
-    try:
-        with Repo() as repo:
-            return shlex.split(repo.stage.load_one(name=stage).cmd)
-    except DvcException as error:
-        raise UserError(" ".join(str(error).split())) from None
 
-
-def told_apart(process: subprocess.Popen, name: str) -> Thread:
-    """Print what a process says, each line behind its name, until it ends."""
+def print_named(process: subprocess.Popen, name: str) -> Thread:
+    """Print what a process prints, each line behind its name, until it ends."""
 
     def copy() -> None:
         for line in process.stdout:
@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
     if n < 2:
         raise UserError(f"N is {n}; allowed: 2 or more, and 'dvc repro' trains on one")
     addresses = free_addresses(n)
-    shards = load(Path("params.yaml"), STAGE, TrainParams).shards
+    shards = load("params.yaml", STAGE, TrainParams).shards
     cluster_in({VARIABLE: config(addresses, 0)}, shards)  # refuses what cannot be shared
     # The others read what prepare writes.
     done = subprocess.run(["dvc", "repro", "--quiet", "prepare"], env=environment_for_clone())
@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
         f"worker {index}": start(addresses, index, command, text=True, **pipes)
         for index in range(1, n)
     }
-    readers = [told_apart(process, name) for name, process in others.items()]
+    readers = [print_named(process, name) for name, process in others.items()]
     chief = start(addresses, 0, ["dvc", "repro", *arguments.stages])
     try:
         code = chief.wait()

@@ -17,23 +17,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn.errors import UserError
+from cnn.base.errors import UserError
 from cnn.kernels import build
-from cnn.network import (
-    LARGEST_KERNEL,
-    MOST_CONVOLUTIONS,
-    MOST_FILTERS,
-    MOST_HIDDEN,
-    MOST_UNITS,
-    Network,
-)
-from cnn.runtime import cores
+from cnn.model.network import Network
 
 Floats = NDArray[np.float32]
-VARIABLE = "CNN_KERNELS"  # a level to take in place of the widest one; it changes no byte
-PAD = 16  # filters and units are filled up with zeros to a multiple of this
-MOST_SIDE = 256  # pixels
-MOST_PARAMETERS = 2**31  # so that where one lies is an int32 in C
+VARIABLE = "CNN_KERNELS"  # a level to use instead of the widest one; it changes no byte
+PAD = 16  # filters and units are padded with zeros to a multiple of this
+MOST_PARAMETERS = 2**31  # so that the place of one is an int32 in C
 INITIAL, DROPOUT, MOVES = range(3)  # purposes of random numbers
 # Of `self_check`, on every machine.
 CHECKED = "1aa12616ef58cd52"
@@ -154,6 +145,12 @@ def load() -> Kernels:
 def widest() -> int:
     """Return the place in `build.levels()` of the widest build that runs here."""
     return min(Kernels("plain").level, len(build.levels()) - 1)
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    available = getattr(os, "sched_getaffinity", None)  # Linux; knows of taskset and cpusets
+    return len(available(0)) if available else os.cpu_count() or 1
 
 
 def probabilities(network: Network, arrays: list[Floats], images: Floats) -> Floats:
@@ -288,8 +285,7 @@ class Kernels:
         ]
 
     def _structure(self, network: Network, size: int | None = None) -> _Network:
-        problem = _problem(network)
-        if problem:
+        if problem := network.problem():
             raise ValueError(problem)
         units = (*network.dense_units, network.classes)
         structure = _Network(
@@ -303,7 +299,7 @@ class Kernels:
         )
         needed = self._c.parameters(byref(structure))
         if size not in (None, needed) or needed >= MOST_PARAMETERS:
-            raise ValueError(f"{size} weights, {needed} wanted, for {network}")
+            raise ValueError(f"{size} weights, not {needed}, for {network}")
         return structure
 
     def shard_gradients(
@@ -452,69 +448,68 @@ class Kernels:
         return None if at < 0 else at
 
 
-# ---- Shapes --------------------------------------------------------------------------------------
+# ---- Weights in C's layout, and checks -----------------------------------------------------------
 
 
-def _padded(n: int) -> int:
-    return -(-n // PAD) * PAD
+class _Place(NamedTuple):
+    """How one array of weights is laid out.
 
-
-def _shapes(network: Network) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Return (shape as the network has it, shape filled up) of each array of weights.
-
-    The first dense kernel has the shape (y, x, filter, unit) here, since its filters are filled up.
+    shape : with which it is padded; the first dense kernel's is (y, x, filter, unit).
+    padded : that, each number of filters or units raised to a multiple of PAD.
+    by_filter : whether the filters, the last axis, come first.
     """
-    shapes = network.shapes()
-    convolutions, found = len(network.filters), []
-    for number, shape in enumerate(shapes):
-        if number == 2 * convolutions:
-            rows, columns, _ = network.outputs()[-1]
-            shape = (rows, columns, network.filters[-1], shape[1])
-        free = 3 if number == 0 else len(shape) - 2  # sides, and the images' own channels
-        filled = (
-            (*shape[:free], *map(_padded, shape[free:])) if len(shape) > 1 else (_padded(shape[0]),)
-        )
-        found.append((shape, filled))
-    return found
+
+    shape: tuple[int, ...]
+    padded: tuple[int, ...]
+    by_filter: bool
+
+
+def _layout(network: Network) -> list[_Place]:
+    """Return the places of the arrays of the shapes `network.shapes()`, in their order."""
+    places, flattened = [], ()
+    for layer in network.layers():
+        if layer.kind == "Flatten":
+            flattened = layer.input_shape
+        for shape in layer.weights.values():
+            if flattened and len(shape) == 2:
+                shape, flattened = (*flattened, shape[1]), ()
+            # Sides are not padded, nor are the channels of the images.
+            fixed = max(len(shape) - 2, 0) if places else 3
+            padded = (*shape[:fixed], *(-(-n // PAD) * PAD for n in shape[fixed:]))
+            by_filter = layer.kind == "Conv2D" and len(shape) == 4 and bool(places)
+            places.append(_Place(shape, padded, by_filter))
+    return places
 
 
 def lay_out(network: Network, arrays: list[Floats]) -> Floats:
     """Return arrays of the shapes `network.shapes()` as the kernels lay them out, float32 (p,)."""
-    parts = []
-    for number, ((shape, filled), array) in enumerate(zip(_shapes(network), arrays, strict=True)):
-        room = np.zeros(filled, np.float32)
-        room[tuple(map(slice, shape))] = np.asarray(array, np.float32).reshape(shape)
-        parts.append(
-            np.moveaxis(room, 3, 0).ravel() if _by_filter(network, number) else room.ravel()
-        )
-    return np.concatenate(parts)
+    flat = []
+    for place, array in zip(_layout(network), arrays, strict=True):
+        room = np.zeros(place.padded, np.float32)
+        room[tuple(map(slice, place.shape))] = np.asarray(array, np.float32).reshape(place.shape)
+        flat.append((np.moveaxis(room, -1, 0) if place.by_filter else room).ravel())
+    return np.concatenate(flat)
 
 
 def take_apart(network: Network, flat: Floats) -> list[Floats]:
     """Return the arrays, of the shapes `network.shapes()`, that `lay_out` was given."""
-    arrays, at = [], 0
-    for number, ((shape, filled), own) in enumerate(
-        zip(_shapes(network), network.shapes(), strict=True)
-    ):
-        size = int(np.prod(filled))
-        part = flat[at : at + size]
-        if _by_filter(network, number):
-            part = np.moveaxis(part.reshape(filled[3], *filled[:3]), 0, 3)
-        arrays.append(part.reshape(filled)[tuple(map(slice, shape))].reshape(own).copy())
-        at += size
+    arrays, start = [], 0
+    for place, shape in zip(_layout(network), network.shapes(), strict=True):
+        *rest, last = place.padded
+        room = flat[start : (start := start + math.prod(place.padded))]
+        if place.by_filter:
+            room = np.moveaxis(room.reshape(last, *rest), 0, -1)
+        room = room.reshape(place.padded)[tuple(map(slice, place.shape))]
+        arrays.append(room.reshape(shape).copy())
     return arrays
-
-
-def _by_filter(network: Network, number: int) -> bool:
-    return 0 < number < 2 * len(network.filters) and number % 2 == 0
 
 
 def _address(array: NDArray, dtype: type, shape: tuple[int, ...], name: str) -> int:
     """Return where an array begins, if C may read it as contiguous `dtype` of this shape."""
     if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
         order = "" if array.flags.c_contiguous else ", not contiguous"
-        wanted = np.dtype(dtype).name
-        raise ValueError(f"{name}: {array.dtype} {array.shape}{order}; wanted {wanted} {shape}")
+        given = f"{array.dtype} {array.shape}{order}"
+        raise ValueError(f"{name}: {given}, not {np.dtype(dtype).name} {shape}")
     return array.ctypes.data
 
 
@@ -531,21 +526,3 @@ def _addresses(state: Weights) -> _Weights:
 def _check_range(array: NDArray, end: int, name: str) -> None:
     if len(array) and not 0 <= array.min() <= array.max() < end:
         raise ValueError(f"{name} lie in [{array.min()}, {array.max()}], not in [0, {end})")
-
-
-def _problem(network: Network) -> str:
-    """Say what C cannot take of a network, "" if it can take all."""
-    bounds = {
-        "sides": (network.image_shape[:2], 1, MOST_SIDE),
-        "kernel_size": ([network.kernel_size], 1, LARGEST_KERNEL),
-        "number of filters": ([len(network.filters)], 1, MOST_CONVOLUTIONS),
-        "filters": (network.filters, 1, MOST_FILTERS),
-        "number of dense_units": ([len(network.dense_units)], 0, MOST_HIDDEN),
-        "units": ([*network.dense_units, network.classes], 1, MOST_UNITS),
-        "what the poolings leave": (network.outputs()[-1][:2], 1, MOST_SIDE),
-    }
-    for name, (values, low, high) in bounds.items():
-        if not all(low <= value <= high for value in values):
-            return f"{name} {list(values)}, not {low} to {high}"
-    channels = network.image_shape[2]
-    return "" if channels in (1, 3) else f"{channels} channels, not 1 or 3"

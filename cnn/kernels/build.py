@@ -1,9 +1,9 @@
-"""Build the kernels for this machine, in seconds: `python -m cnn.kernels`.
+"""Build the kernels for this machine, in seconds: `python -m tools.kernels`.
 
-Reads the C files beside this one and writes a shared library for each level of this machine's
+Reads the C files of this folder and writes a shared library for each level of this machine's
 family of CPUs into `kernels/` of the Python environment, under a name that holds the digest of the
 sources, so that clones and DVC's temporary copies find theirs. By the first of `COMPILERS` that
-works; where none does, by PyPI's ziglang, which is fetched for the build alone.
+works; where none does, by PyPI's ziglang, which is downloaded for the build alone.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from cnn.errors import UserError
-from cnn.files import replacing
+from cnn.base.errors import UserError
+from cnn.base.files import atomic_write
 
 HERE = Path(__file__).parent
 SOURCES = ("network.c", "network.h", "primitives.h", "vector.h")
 COMPILERS = ("cc", "gcc", "clang")
 LOCK = HERE.parent.parent / "requirements-compiler.txt"  # ziglang, with its hashes
 
-# Ours alone. No product and sum in one operation but where the source says so.
+# No product and sum in one operation but where the source says so.
 FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=off", "-fno-fast-math", "-fno-math-errno", "-pthread"]
 LIBRARY = ["-fvisibility=hidden", "-fPIC", "-shared"]
 # What each level may use; the widest that the CPU and the system have is loaded. Before gcc 11 the
@@ -53,25 +53,25 @@ def digest(*more: object) -> str:
 
 
 def library(level: str) -> Path:
-    """Return where the library of a level lies, or will."""
+    """Return the path of a level's library, built or not."""
     built = digest(FLAGS, LIBRARY, levels(), platform.machine())
     return Path(sys.prefix, "kernels", f"{built}-{level}.so")
 
 
 def is_built() -> bool:
-    """Tell whether the libraries of these very sources are there."""
+    """Return whether the libraries of these very sources are there."""
     return all(library(level).is_file() for level in levels())
 
 
 def compiled(command: Sequence[object], sources: Sequence[Path], target: Path) -> None:
     """Run a compiler; OSError or CalledProcessError where it cannot.
 
-    Flags are ours alone: no CFLAGS, CPATH or the like reach it.
+    It is given these flags alone: no CFLAGS, CPATH or the like reach it.
     """
-    kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "HOME") if name in os.environ}
-    with replacing(target) as temporary:
+    env = {name: os.environ[name] for name in ("PATH", "TMPDIR", "HOME") if name in os.environ}
+    with atomic_write(target) as temporary:
         words = [*command, *sources, "-o", temporary, "-lm"]
-        subprocess.run(list(map(str, words)), check=True, capture_output=True, text=True, env=kept)
+        subprocess.run(list(map(str, words)), check=True, capture_output=True, text=True, env=env)
 
 
 def compile_all(compiler: list[str], zig: bool = False) -> None:
@@ -106,8 +106,8 @@ def build_with_zig() -> None:
             subprocess.run(pip, check=True)
             compile_all([str(Path(folder, "ziglang", "zig")), "cc"], zig=True)
         except (OSError, subprocess.CalledProcessError) as error:
-            said = " ".join((getattr(error, "stderr", None) or str(error)).split())[-300:]
+            output = " ".join((getattr(error, "stderr", None) or str(error)).split())[-300:]
             raise UserError(
                 f"the kernels cannot be built: no compiler ({', '.join(COMPILERS)}) works here, "
-                f"and ziglang neither ({said}); install gcc or clang and run 'make repro'"
+                f"and ziglang neither ({output}); install gcc or clang and run 'make repro'"
             ) from None

@@ -6,7 +6,7 @@
    takes fma(a, b, sum), rounded once; a chain "of a" takes sum + a. Everything else is + - * / and
    sqrt, rounded one by one: never contracted (-ffp-contract=off), no function of libm but fmaf.
 
-   network.c computes this fast, twin.c in plain loops; tests hold one to the other.
+   network.c computes this fast, check/twin.c in plain loops; tests hold one to the other.
 
    Images are (height, width, channels), kernels (ky, kx, channel, filter), dense weights (in, out),
    all row by row. For each convolution: convolution with stride 1, pooling 2 x 2, bias, ReLU. Then

@@ -19,7 +19,7 @@ import numpy as np
 from tests.faults import common
 
 # Kinds before the first that starts threads: what is done in a copy of this process.
-KINDS = ("kills", "system", "stages", "inputs", "downloads", "parameters", "models", "page")
+KINDS = ("kills", "system", "inputs", "downloads", "parameters", "models", "page")
 
 
 def main(argv: list[str] | None = None) -> int:

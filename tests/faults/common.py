@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import io
-import itertools
 import os
 import re
 import sys
@@ -15,15 +14,15 @@ from typing import NamedTuple
 import numpy as np
 import yaml
 
-from cnn.errors import run
-from cnn.npz import write_arrays
-from cnn.params import read_yaml
-from cnn.published import ARRAYS, PUBLISHED, to_idx
+from cnn.base.npz import write_arrays
+from cnn.base.params import read_yaml
+from cnn.base.program import run
+from cnn.published.datasets import ARRAYS, PUBLISHED, to_idx
 from tests.conftest import TINY
 
 ROOT = Path(__file__).parent.parent.parent
-# Words that tell what to do.
-CURE = re.compile(
+# Words that say what to do.
+REMEDY = re.compile(
     r"run '|run the same|allowed: |correct it|choose|expected|possible|rename|save it|set |needs"
     r"|read as|may have|'that/folder|at most|docs/|free memory|another|write it|shorten"
 )
@@ -55,7 +54,7 @@ class Given(NamedTuple):
     params_yaml: Path
 
     def fetch(self, raw: Path) -> list[str]:
-        return [f"--params={self.params_yaml}", f"--raw={raw}", f"--wanted={raw}"]
+        return [f"--params={self.params_yaml}", f"--raw={raw}", f"--prepare-raw={raw}"]
 
     def prepare(self, raw: Path, folder: Path) -> list[str]:
         splits = [f"--{split}={folder / split}.npz" for split in ("train", "validation", "test")]
@@ -93,15 +92,15 @@ def make(folder: Path) -> Given:
 
 def called(main: Callable, argv: list[str]) -> Ended:
     """Call a program's `main` in this process."""
-    told, output = io.TextIOWrapper(io.BytesIO()), io.TextIOWrapper(io.BytesIO())
-    with contextlib.redirect_stderr(told), contextlib.redirect_stdout(output):
+    errors, output = io.TextIOWrapper(io.BytesIO()), io.TextIOWrapper(io.BytesIO())
+    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(output):
         try:
             code = run(lambda: main(argv))
         except Exception:
             code = -1
-            traceback.print_exc(file=told)
-    told.flush()
-    return Ended(code, told.buffer.getvalue().decode())
+            traceback.print_exc(file=errors)
+    errors.flush()
+    return Ended(code, errors.buffer.getvalue().decode())
 
 
 def forked(main: Callable, argv: list[str], before: Callable[[], None] = lambda: None) -> Ended:
@@ -124,15 +123,15 @@ def forked(main: Callable, argv: list[str], before: Callable[[], None] = lambda:
         finally:
             os._exit(code)
     os.close(writing)
-    with os.fdopen(reading, errors="replace") as told:
-        errors = told.read()
+    with os.fdopen(reading, errors="replace") as stream:
+        errors = stream.read()
     return Ended(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), errors)
 
 
 def refused(ended: Ended, *names: object) -> str:
-    """Say what is missing in a refusal: exit code 1 and one line with each name and a cure."""
-    told = ended.errors.splitlines()
-    lines = [line for line in told if not line.startswith(("warning: ", "note: "))]
+    """Say what is missing in a refusal: exit code 1, one line with each name and what to do."""
+    lines = ended.errors.splitlines()
+    lines = [line for line in lines if not line.startswith(("warning: ", "note: "))]
     if ended.code != 1 or len(lines) != 1 or not lines[0].startswith("error: "):
         return f"exit code {ended.code}, {len(lines)} lines: {ended.errors[-1500:]!r}"
     for name in names:
@@ -140,7 +139,7 @@ def refused(ended: Ended, *names: object) -> str:
             return f"does not name {name}: {lines[0]}"
     if len(lines[0]) > 1500 + sum(len(str(name)) for name in names):
         return f"a line of {len(lines[0])} characters: {lines[0][:200]}"
-    return "" if CURE.search(lines[0]) else f"tells no cure: {lines[0]}"
+    return "" if REMEDY.search(lines[0]) else f"does not say what to do: {lines[0]}"
 
 
 def files_below(folder: Path) -> dict[str, str]:
@@ -175,7 +174,5 @@ def damaged(content: bytes, flips: int, rng: np.random.Generator):
     for place in rng.integers(8 * len(content), size=flips):
         yield f"bit {place} flipped", flipped(content, int(place))
     first = min(800, 8 * len(content))
-    for place in itertools.islice(
-        iter(rng.permutation(first)), flips // 4
-    ):  # much is decided there
+    for place in rng.permutation(first)[: flips // 4]:  # much is decided there
         yield f"bit {place} flipped", flipped(content, int(place))

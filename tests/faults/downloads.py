@@ -11,7 +11,8 @@ from unittest.mock import patch
 
 import numpy as np
 
-from cnn.published import PUBLISHED
+from cnn.published import sources
+from cnn.published.datasets import PUBLISHED
 from stages import fetch
 from tests.faults.common import Fault, Given, called, files_below, refused
 
@@ -28,7 +29,7 @@ def tries(given: Given, full: bool, rng: np.random.Generator) -> Iterator[Fault]
     with (
         patch("pooch.os_cache", lambda name: given.folder / "cache" / name),
         patch("time.sleep", lambda seconds: None),  # pooch waits between its tries
-        patch.multiple(fetch, MOST=MOST, TIMEOUT=STALL, LONGEST=ENOUGH),
+        patch.multiple(sources, MOST=MOST, TIMEOUT=STALL, LONGEST=ENOUGH),
     ):
         for what, serve in servers(whole).items():
             for mirrored in (False, True):

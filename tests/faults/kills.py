@@ -1,4 +1,4 @@
-"""kill -9: at every write and rename of an output, and at random moments of `dvc repro`."""
+"""kill -9 at every write, every rename and random moments of `dvc repro`; and two at once."""
 
 import builtins
 import io
@@ -14,10 +14,10 @@ from unittest.mock import patch
 
 import numpy as np
 
-from cnn.published import PUBLISHED
+from cnn.published.datasets import PUBLISHED
 from stages import fetch, prepare
-from tests import clones
 from tests.faults.common import MNIST, Fault, Given, files_below, forked, half_written
+from tests.helpers import clones
 
 KILLS = {"small": 3, "full": 100}
 MEAN = 4.0  # seconds until a kill
@@ -91,7 +91,7 @@ def _of_dvc(given: Given, full: bool, rng: np.random.Generator) -> Iterator[Faul
         subprocess.run(["rm", "-rf", clone / ".dvc/cache", clone / "data"], check=True)
         (clone / "data").mkdir()
         clones.git(clone, "checkout", "--quiet", "--", "data")
-        told = []
+        moments = []
         while kills < wanted:
             moment = float(rng.exponential(mean))
             process = _started(clone, "repro", *target)
@@ -102,7 +102,7 @@ def _of_dvc(given: Given, full: bool, rng: np.random.Generator) -> Iterator[Faul
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 kills += 1
-                told.append(moment)
+                moments.append(moment)
         again = (clone, sys.executable, "-m", "dvc", "repro", *target)
         done = clones.attempt(*again)
         if "RWLock" in done.stderr:  # DVC was killed while it wrote its list of locks
@@ -111,20 +111,38 @@ def _of_dvc(given: Given, full: bool, rng: np.random.Generator) -> Iterator[Faul
         found = clones.hashes(clone) if done.returncode == 0 else {}
         stray = [str(path) for path in clone.rglob(".partial-*")]
         problem = "" if found == right and not stray else f"{done.stderr[-500:]} {stray}"
-        for moment in told:
+        for moment in moments:
             yield Fault(f"the group after {moment:.2f} s", problem)
+    yield _two_at_once(clone, target, right)
     for _ in range(ORPHANS if full else 0):
         yield _orphan(given, clone, right)
 
 
-def _started(clone: Path, *words: str) -> subprocess.Popen:
+def _started(clone: Path, *words: str, stderr: int = subprocess.DEVNULL) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "dvc", *words],
         cwd=clone,
         env=clones.environment(clone),
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=stderr,
         start_new_session=True,
+    )
+
+
+def _two_at_once(clone: Path, target: list[str], right: dict[str, str]) -> Fault:
+    """One does the work; the other waits for nothing, or says why it cannot; all is right then."""
+    (clone / "dvc.lock").unlink()
+    subprocess.run(["rm", "-rf", clone / ".dvc/cache"], check=True)
+    both = [_started(clone, "repro", *target, stderr=subprocess.PIPE) for _ in range(2)]
+    ended = [(process.communicate()[1].decode(), process.returncode) for process in both]
+    problem = "" if any(not code for _, code in ended) else str(ended)
+    for errors, code in ended:
+        if "Traceback" in errors or (code and "lock" not in errors):
+            problem = problem or errors[-500:]
+    clones.dvc(clone, "repro", *target)
+    return Fault(
+        "two dvc repro at once",
+        problem or ("" if clones.hashes(clone) == right else "other bytes"),
     )
 
 

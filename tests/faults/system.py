@@ -1,15 +1,17 @@
-"""A system that refuses: room, rights, memory; signals, an odd home, a clock that jumps."""
+"""A system that refuses: room, rights, memory; an odd home, a clock that jumps."""
 
+import builtins
+import io
 import os
 import resource
-import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from cnn.npz import write_arrays
+from cnn.base.npz import write_arrays
 from stages import fetch, prepare
 from tests.faults.common import (
     Ended,
@@ -33,7 +35,6 @@ def tries(given: Given, full: bool, rng: np.random.Generator) -> Iterator[Fault]
     after = files_below(whole)
     there = given.folder / "there"
     yield from _limits(given, raw, there, after, rng, 40 if full else 6)
-    yield from _signals(given, raw, there, after)
     if os.geteuid() == 0:
         yield from _rights(given, raw)
     yield from _surroundings(given, raw, after)
@@ -71,8 +72,6 @@ def _limits(
 
 def _disk(room: int) -> None:
     """Let this process write so many bytes, and then have no room: as a full disk does."""
-    import io
-
     left = [room]
     real = io.FileIO.write
 
@@ -92,34 +91,8 @@ def _disk(room: int) -> None:
             return io.TextIOWrapper(stream, kwargs.get("encoding"), newline=kwargs.get("newline"))
         return plain(file, mode, *args, **kwargs)
 
-    import builtins
-
     plain = builtins.open
     builtins.open = io.open = opened
-
-
-def _signals(given: Given, raw: Path, there: Path, after: dict) -> Iterator[Fault]:
-    for stage, words in _stages(given, raw, there):
-        for sent, code, word in (
-            (signal.SIGINT, 130, "interrupted: "),
-            (signal.SIGTERM, 143, "terminated: "),
-        ):
-
-            def before(sent=sent) -> None:
-                signal.signal(signal.SIGINT, signal.default_int_handler)
-                real = os.replace
-
-                def replace(*paths) -> None:  # when a file is written, before it is in its place
-                    os.kill(os.getpid(), sent)
-                    real(*paths)
-
-                os.replace = replace
-
-            ended = forked(stage.main, words, before)
-            lines = ended.errors.splitlines()
-            good = ended.code == code and len(lines) == 1 and lines[0].startswith(word)
-            problem = ("" if good else str(ended)) or _kept(there, after)
-            yield Fault(f"{stage.__name__}: {sent.name}", problem)
 
 
 def _become_nobody() -> None:
@@ -165,16 +138,14 @@ def _surroundings(given: Given, raw: Path, after: dict) -> Iterator[Fault]:
                 os.environ.pop(name, None)
                 if value is not None:
                     os.environ[name] = value
-            import tempfile
-
             tempfile.tempdir = None
 
         return before
 
     def clock(start: float, step: float) -> Callable[[], None]:
         def before() -> None:
-            told = iter(range(10**9))
-            time.time = lambda: start + step * next(told)
+            calls = iter(range(10**9))
+            time.time = lambda: start + step * next(calls)
 
         return before
 

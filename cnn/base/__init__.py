@@ -1,0 +1,1 @@
+"""What every program here needs: errors, files, parameters, npz. Imports nothing of ours."""

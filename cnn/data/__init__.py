@@ -1,0 +1,1 @@
+"""What images are, and how they come in: pictures, folders, arrays, splits."""

@@ -1,9 +1,0 @@
-"""How far a share could be from what was counted."""
-
-
-def wilson_interval(right: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the Wilson score interval of a share (Wilson 1927), as SciPy computes it."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(right, n).proportion_ci(confidence, method="wilson")
-    return interval.low, interval.high

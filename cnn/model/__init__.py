@@ -1,0 +1,1 @@
+"""What a model is: its network, and the `.keras` file that holds it."""

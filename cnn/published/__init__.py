@@ -1,0 +1,1 @@
+"""The published data sets: what they are, and where they come from."""

@@ -1,0 +1,1 @@
+"""What people read first of a model: the card."""

@@ -1,0 +1,1 @@
+"""How a model is trained, by the kernels or by Keras, and goes on after a kill."""
