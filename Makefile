@@ -4,6 +4,10 @@ BIN := .venv/bin
 # DVC starts the stages with the `python` that it finds on PATH. The recipes start their own commands
 # from $(BIN): GNU make 3.81, which macOS has, looks for them on the PATH that it was started with.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# DVC keeps pickles in a folder that every user of the machine may write into, unless another is set.
+ifndef DVC_SITE_CACHE_DIR
+export DVC_SITE_CACHE_DIR := $(CURDIR)/.dvc/tmp/site
+endif
 
 .PHONY: help repro test verify faults repair check fast accurate fashion seeds experiments draw offline-plots lock clean
 
@@ -14,7 +18,10 @@ help:                    ## say what there is
 repro: .venv/built         ## run the pipeline: what has changed, and no more
 	$(BIN)/dvc repro
 
-test: .venv/built .venv/browser     ## run the tests; may install a browser for them (as root, by apt-get)
+# Older versions of Keras, each in a folder of its own: tests/keras/VERSION.txt.
+OTHER_KERAS := $(patsubst tests/keras/%.txt,.venv/keras-%,$(wildcard tests/keras/*.txt))
+
+test: .venv/built .venv/browser $(OTHER_KERAS) ## run the tests; may install a browser for them (as root, by apt-get)
 	$(BIN)/pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 verify: .venv/built        ## prove that the committed results are what the committed code gives
@@ -30,16 +37,14 @@ check: .venv/development ## lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-.venv/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "error: $$($(PYTHON) --version) is too old, 3.11 or later is needed: make PYTHON=python3.11" >&2; exit 1; }
-	$(PYTHON) -m venv .venv
+# Made again where it is not whole, its Python is gone, or another one is asked for.
+WHOLE := $(shell test -x $(BIN)/python && test -f .venv/run && echo yes)
+ASKED := $(filter command environment,$(origin PYTHON))
+INSTALL = $(if $(ASKED),$(PYTHON),$(if $(WHOLE),$(BIN)/python,$(PYTHON))) tools/environment.py
 
-# By default DVC keeps pickles in a folder that every user of the machine may write into.
-.venv/run: requirements.txt | .venv/bin/python
-	@$(BIN)/python tools/environment.py $<
-	@$(BIN)/dvc config --local core.site_cache_dir "$(CURDIR)/.dvc/tmp/site"
-	@touch $@
+.venv/run: requirements.txt $(if $(ASKED),again,$(if $(WHOLE),,again))
+	@$(INSTALL) $< $@
+.PHONY: again
 
 # The arithmetic, in C: a few seconds.
 .venv/built: $(wildcard cnn/kernels/*.[ch]) cnn/kernels/build.py requirements-compiler.txt .venv/run
@@ -47,12 +52,17 @@ check: .venv/development ## lint
 	@touch $@
 
 .venv/development: requirements-dev.txt .venv/run
-	@$(BIN)/python tools/environment.py $<
-	@touch $@
+	@$(INSTALL) $< $@
 
 # The tests drive one: found, or installed, before the suite starts.
 .venv/browser: .venv/development
 	@$(BIN)/python -m tools.browser --install > $@.path && mv $@.path $@ || { rm -f $@.path; exit 1; }
+
+.venv/keras-%: tests/keras/%.txt .venv/run
+	@rm -rf $@ $@.partial
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+	  --target $@.partial -r $<
+	@touch $@.partial && mv $@.partial $@
 
 # Recipes: sets of parameters in recipes/, each run as a DVC experiment that bears its name.
 fast: .venv/built          ## run the recipe for 99 % in a few seconds, as an experiment
@@ -63,7 +73,7 @@ fast accurate fashion:
 
 experiments: .venv/run   ## show the experiments: metrics and the parameters that differ
 	$(BIN)/dvc exp show --no-pager --hide-workspace --only-changed --sort-by accuracy --sort-order desc \
-	  --drop '.*/|.*\.yaml|accuracy_|Created|State|Executor'
+	  --drop '.*/|.*\.yaml|.*_low|.*_high|Created|State|Executor'
 
 seeds: .venv/built         ## train RECIPE (default: params.yaml) with N=10 seeds, JOBS=1 at a time
 	$(BIN)/python -m tools.seeds $(RECIPE) $(if $(N),--n $(N)) $(if $(JOBS),--jobs $(JOBS))
@@ -78,11 +88,15 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --fork-st
   --python-version 3.11 --custom-compile-command 'make lock' \
   $(if $(package),--upgrade-package $(package),--upgrade)
 lock: .venv/development  ## take the newest versions that the .in files admit; package=NAME: one
+	$(COMPILE) requirements-uv.in --output-file requirements-uv.txt
 	$(COMPILE) requirements.in --output-file requirements.txt
 	$(COMPILE) requirements-remotes.in --output-file requirements-remotes.txt
+	$(COMPILE) requirements-export.in --output-file requirements-export.txt
+	$(COMPILE) requirements-parquet.in --output-file requirements-parquet.txt
+	$(COMPILE) requirements-heic.in --output-file requirements-heic.txt
 	$(COMPILE) requirements-dev.in --output-file requirements-dev.txt
 	$(COMPILE) requirements-compiler.in --output-file requirements-compiler.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	$(INSTALL) requirements.txt .venv/run
 	$(BIN)/python -m tools.packages
 
 clean:                   ## remove the environment

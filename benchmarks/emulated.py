@@ -79,7 +79,8 @@ def run_stages(folder: Path, steps: int, images: int) -> None:
     few = {name: first(Path("data/prepared", f"{name}.npz"), n) for name, n in sizes.items()}
     stage("train", {"--train": few["train"], "--validation": few["validation"]})
     trained = {"--model": ROOT / MODEL, "--history": ROOT / HISTORY}
-    stage("evaluate", {"--test": few["test"], **trained})
+    read = {f"--{name}": few[name] for name in ("test", "validation")}
+    stage("evaluate", read | trained)
     stage("report")
 
 

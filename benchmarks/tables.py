@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import cores, datasets, end_to_end, first_run, handwriting, training
+from benchmarks import cores, datasets, end_to_end, first_run, handwriting, own_pictures, training
 from benchmarks.harness import Rows, bare_parser, path_of, read
 from cnn.base.errors import UserError
 from cnn.base.files import read_text, write_text
@@ -27,6 +27,7 @@ TABLES: dict[str, Callable[[Rows], str]] = {
     "end_to_end": end_to_end.table,
     "first_run": first_run.table,
     "handwriting": handwriting.table,
+    "own_pictures": own_pictures.table,
     "training": training.table,
 }
 DOCUMENTS = ("README.md", "docs/*.md", "benchmarks/README.md", "handwriting/README.md")

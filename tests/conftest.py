@@ -24,7 +24,7 @@ TINY = {
         "batch_size": 32,
         "learning_rate": 0.01,
     },
-    "evaluate": {"calibration_bins": 5, "mistakes": 6},
+    "evaluate": {"calibration_bins": 5, "mistakes": 6, "suspects": 6},
 }
 
 # With TensorFlow in the process, a look through all objects takes long and finds little.

@@ -224,7 +224,11 @@ def test_metrics_diff_fits_a_terminal_and_shows_headlines_only(inside, capsys):
     assert max(map(len, lines)) <= 80
     assert [line.split()[:2] for line in lines[1:]] == [
         ["reports/evaluate/metrics.json", name]
-        for name in ("accuracy", "accuracy_high", "accuracy_low", "errors", "log_loss")
+        for name in (
+            *("accuracy", "accuracy_high", "accuracy_low"),
+            *("balanced_accuracy", "balanced_high", "balanced_low"),
+            *("errors", "log_loss"),
+        )
     ]
     assert dvc(["metrics", "show"]) == 0
     assert "per_class" not in (shown := capsys.readouterr().out)

@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from cnn.base.params import read_yaml
 from cnn.data.sets import Data, fingerprints, load, save
 from cnn.model import archive
 from cnn.model.archive import Adam
-from cnn.results import gallery, metrics, tables
+from cnn.results import fonts, gallery, metrics, suspects, tables
 from stages import evaluate
 from tests.helpers.late import keras
 
@@ -29,6 +30,7 @@ def run_evaluate(prepared, trained, tiny_yaml):
         paths = {
             "params": tiny_yaml,
             "test": prepared / "test.npz",
+            "validation": prepared / "validation.npz",
             "model": trained / "cnn.keras",
             "history": trained / "training.csv",
             "predictions": folder / "predictions.npz",
@@ -48,7 +50,7 @@ def evaluated(run_evaluate, tmp_path_factory):
 
 @pytest.fixture
 def without_pictures(monkeypatch):
-    monkeypatch.setattr(gallery, "draw_all", lambda folder, results: None)
+    monkeypatch.setattr(gallery, "draw_all", lambda folder, results: "")
 
 
 def read(path) -> dict[str, np.ndarray]:
@@ -85,17 +87,28 @@ def test_of_the_engine_exact_it_needs_no_tensorflow_and_gives_the_same_bytes_aga
         assert path.read_bytes() == (evaluated / path.relative_to(tmp_path)).read_bytes(), path
 
 
-def test_the_numbers_are_those_of_the_predictions_to_six_decimals(evaluated):
+def test_the_numbers_are_those_of_the_predictions_to_six_decimals(evaluated, prepared, trained):
     arrays, reports = read(evaluated), evaluated / "reports"
     classes = arrays["classes"].tolist()
     expected = metrics.evaluate(arrays["labels"], arrays["probabilities"], classes, bins=5)
+    splits = {"test": suspects.Split(arrays["labels"], arrays["probabilities"], arrays["images"])}
+    images, labels, _ = load(prepared / "validation.npz")
+    probabilities = evaluate.predict(
+        load(prepared / "validation.npz"), trained / "cnn.keras", "exact"
+    )
+    splits["validation"] = suspects.Split(labels, probabilities, fingerprints(images))
+    doubted = suspects.table(splits, classes)
+    expected.scores["labels_in_doubt"] = len(doubted)
+    expected.tables["suspects"] = doubted[:6]
+    assert 0 < len(doubted) < len(labels)
 
     for name, numbers in (("metrics", expected.headlines), ("scores", expected.scores)):
         found = json.loads((reports / f"{name}.json").read_text())
         assert list(found) == list(numbers)
         assert found == pytest.approx(numbers, abs=5.1e-7)
-        assert all(isinstance(value, int) == (key == "errors") for key, value in found.items())
-    text = dict.fromkeys(("class", "actual", "predicted"), str)
+        counts = ("errors", "labels_in_doubt")
+        assert all(isinstance(value, int) == (key in counts) for key, value in found.items())
+    text = dict.fromkeys(("class", "actual", "predicted", "label", "split", "image"), str)
     for name, table in expected.tables.items():
         content = (reports / f"{name}.csv").read_bytes()
         assert b"\r" not in content
@@ -197,8 +210,43 @@ def test_test_images_that_do_not_fit_are_refused(run_evaluate, prepared, tmp_pat
     assert message == f"{path}: has no image of class 3; run 'dvc repro'"
 
     save(path, Data(np.zeros((4, 8, 8, 3), np.float32), np.arange(4) % 2, np.array(["a", "b"])))
-    message = refusal(run_evaluate, tmp_path, test=path)
+    message = refusal(run_evaluate, tmp_path, test=path, validation=path)
     assert "cnn.keras: its input is [28, 28, 1], not [8, 8, 3]; " in message
+
+
+def test_validation_images_of_other_classes_are_refused(run_evaluate, prepared, tmp_path, refusal):
+    images, labels, _ = load(prepared / "validation.npz")
+    path = tmp_path / "validation.npz"
+    save(path, Data(images, labels, np.array(list("abcdefghij"))))
+
+    message = refusal(run_evaluate, tmp_path, validation=path)
+
+    assert message.startswith(f"{path}: has ")
+
+
+def test_small_classes_and_names_that_no_font_shows_get_a_note_each(
+    run_evaluate, prepared, trained, tmp_path, capsys, monkeypatch
+):
+    """The ten digits under Japanese names; of the last one three test images."""
+    names = np.array(list("零一二三四五六七八九"))
+    paths = {}
+    for split in ("test", "validation"):
+        images, labels, _ = load(prepared / f"{split}.npz")
+        kept = np.flatnonzero(labels != 9).tolist() + np.flatnonzero(labels == 9)[:3].tolist()
+        paths[split] = tmp_path / f"{split}.npz"
+        save(paths[split], Data(images[kept], labels[kept], names))
+    monkeypatch.setattr(fonts, "_found", lambda packages: [])
+
+    with warnings.catch_warnings(record=True) as caught:
+        run_evaluate(tmp_path, **paths)
+
+    small, unseen = capsys.readouterr().err.splitlines()
+    assert small.startswith(f"note: {paths['test']}: ")
+    assert "classes have fewer than 20 test images (" in small
+    assert "九 3" in small
+    assert unseen.startswith("note: no font here has 一七三")
+    assert unseen.endswith("; then run 'dvc repro --force evaluate'")
+    assert not [each for each in caught if "Glyph" in str(each.message)]
 
 
 def one_nan(arrays):
@@ -289,7 +337,8 @@ def test_the_engine_is_the_one_of_params_yaml_or_refused(run_evaluate, tiny, tmp
 
 
 @pytest.mark.parametrize(
-    ("name", "command"), [("test", "dvc"), ("model", "make"), ("history", "dvc")]
+    ("name", "command"),
+    [("test", "dvc"), ("validation", "dvc"), ("model", "make"), ("history", "dvc")],
 )
 def test_a_missing_input_is_named_and_nothing_is_written(
     run_evaluate, tmp_path, refusal, name, command

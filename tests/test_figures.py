@@ -187,8 +187,12 @@ def test_reliability_shows_accuracy_by_confidence_above_the_counts(tables_of):
         ("fifteen letters", 14, "fifteen …tters"),
         ("a road sign, number 12", 20, "a road sign, n…er 12"),
         ("x" * 60, 24, "x" * 18 + "…" + "x" * 5),
+        ("七つの文字です", 14, "七つの文字です"),  # of two columns each
+        ("八つの文字ですよ", 14, "八つの文…すよ"),
+        ("हिन्दी में लंबा नाम यहाँ", 14, "हिन्दी में …म यहाँ"),  # not within a letter and its signs
+        ("العربية", 14, "\u200eالعربية\u200e"),
     ],
 )
 def test_a_long_name_is_shortened_in_its_middle(name, most, shortened):
     assert figures.short(name, most) == shortened
-    assert len(shortened) <= most
+    assert figures.columns_of(shortened) <= most

@@ -16,7 +16,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cnn.results import gallery, metrics
+from cnn.results import gallery, metrics, suspects
 from cnn.results.figures import DPI, set_style
 
 ROOT = Path(__file__).parent.parent
@@ -46,14 +46,21 @@ def results_of(names: list[str], channels: int, n: int = 400, wrong: float = 0.1
     probabilities = np.full((n, k), 0.01, np.float32)
     probabilities[np.arange(n), read] = rng.uniform(1, 50, n)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
+    images = rng.random((n, 8, 12, channels), np.float32)
+    tables = metrics.evaluate(labels, probabilities, names, bins=5).tables
+    # Five-digit places, and as many as the default shows.
+    doubted = suspects.Split(labels, probabilities, [""] * n)
+    doubted = suspects.table({"validation": doubted}, names)[:20]
+    tables["suspects"] = doubted.assign(index=doubted["index"] + 10_000)
     return gallery.Results(
-        rng.random((n, 8, 12, channels), np.float32),
+        images,
         labels,
         read,
         probabilities.max(axis=1),
         names,
         HISTORY,
-        metrics.evaluate(labels, probabilities, names, bins=5).tables,
+        tables,
+        list(images[doubted["index"]]),
         **({"samples": 7, "mistakes": 6} | settings),
     )
 
@@ -144,10 +151,10 @@ def test_nothing_is_cut_off(drawn, k):
 
 @pytest.mark.parametrize("k", NAMES)
 def test_no_caption_of_an_image_runs_into_another(drawn, k):
-    for name in ("samples", "mistakes"):
+    for name in ("samples", "mistakes", "suspects"):
         figure = drawn(k)[1][name]
         boxes = [each.get_window_extent() for each in figure.axes[0].texts + figure.axes[0].images]
-        boxes += [figure._suptitle.get_window_extent()] if name == "mistakes" else []
+        boxes += [figure._suptitle.get_window_extent()] if name != "samples" else []
         assert len(boxes) >= 12
         for number, box in enumerate(boxes):
             assert not any(box.overlaps(other) for other in boxes[number + 1 :]), name
@@ -182,7 +189,24 @@ def test_all_classes_are_named_beside_the_confusion_matrix(drawn, k):
         assert max(map(len, labels)) <= 14
 
 
-def test_the_samples_are_the_first_images_with_predicted_and_true_class(drawn):
+@pytest.mark.parametrize(
+    ("samples", "labels", "expected"),
+    [
+        (5, [0] * 9 + [1] * 3, [0, 9, 1, 10, 2]),  # as the test images of a folder lie
+        (6, [0] * 9 + [1], [0, 9, 1, 2, 3, 4]),
+        (5, [1, 1, 0, 2, 0], [2, 0, 3, 4, 1]),
+        (5, np.repeat(np.arange(20), 3), [0, 12, 24, 36, 48]),
+        (50, [1, 0, 0], [1, 0, 2]),
+    ],
+)
+def test_the_samples_are_of_each_class_in_turn(samples, labels, expected):
+    labels, names = np.array(labels), [f"{n}" for n in range(max(labels) + 1)]
+    results = results_of(["0", "1"], 1)._replace(labels=labels, classes=names, samples=samples)
+
+    assert results.sampled().tolist() == expected
+
+
+def test_the_samples_have_predicted_and_true_class(drawn):
     _, figures, results = drawn(2)
 
     pairs = zip(results.predicted[:7], results.labels[:7], strict=True)
@@ -194,9 +218,10 @@ def test_the_samples_are_the_first_images_with_predicted_and_true_class(drawn):
 def test_images_in_colour_are_drawn_in_colour_under_shortened_names(drawn):
     _, figures, results = drawn(100)
 
-    for shown, image in zip(figures["samples"].axes[0].images, results.images, strict=False):
-        np.testing.assert_array_equal(shown.get_array(), image)
-    for caption, read in zip(captions(figures["samples"]), results.predicted, strict=False):
+    sampled = [0, 14, 28, 42, 57, 71, 85]  # seven of a hundred classes
+    for shown, i in zip(figures["samples"].axes[0].images, sampled, strict=True):
+        np.testing.assert_array_equal(shown.get_array(), results.images[i])
+    for caption, read in zip(captions(figures["samples"]), results.predicted[sampled], strict=True):
         first, second = caption.split("\n")
         assert first.startswith("predicted the big")
         assert first.endswith(f"…o. {read:02}")
@@ -216,6 +241,23 @@ def test_the_mistakes_are_the_most_confident_ones(drawn, k):
     assert figures["mistakes"].get_suptitle() == f"The 6 most confident of {len(wrong)} mistakes"
 
 
+@pytest.mark.parametrize("k", [2, 10])
+def test_the_labels_in_doubt_are_shown_with_their_place_and_what_is_read(drawn, k):
+    _, figures, results = drawn(k)
+    table, figure = results.tables["suspects"], figures["suspects"]
+
+    shown = figure.axes[0].images
+    assert len(shown) == len(table) == 20
+    for image, caption, row in zip(shown, captions(figure), table.to_dict("records"), strict=True):
+        np.testing.assert_array_equal(
+            image.get_array(), results.images[row["index"] - 10_000, ..., 0]
+        )
+        place, label, read = caption.split("\n")
+        assert place == f"validation {row['index']}"
+        assert label.startswith("label ")
+        assert (label[-1], read[-1]) == (row["label"][-1], row["predicted"][-1])
+
+
 def test_mistakes_of_one_confidence_keep_their_order():
     results = results_of(NAMES[2], 1, n=40, wrong=0.5)
     wrong = np.flatnonzero(results.predicted != results.labels)
@@ -223,16 +265,24 @@ def test_mistakes_of_one_confidence_keep_their_order():
     assert results._replace(confidence=np.ones(40)).worst().tolist() == wrong[:6].tolist()
 
 
-def test_a_model_without_a_mistake_gets_an_empty_picture():
+EMPTY = {
+    "mistakes": "The 0 most confident of 0 mistakes",
+    "suspects": "No label is in doubt",
+}
+
+
+def test_a_model_without_a_mistake_gets_empty_pictures():
     figure = plt.figure()
     results = results_of(NAMES[2], 1, wrong=0)
 
-    gallery.PICTURES["mistakes"].draw(figure, results)
-    figure.canvas.draw()
+    for name, title in EMPTY.items():
+        figure.clear()
+        gallery.PICTURES[name].draw(figure, results)
+        figure.canvas.draw()
 
-    assert gallery.PICTURES["mistakes"].height(results) > 0
-    assert figure.get_suptitle() == "The 0 most confident of 0 mistakes"
-    assert captions(figure) == []
+        assert gallery.PICTURES[name].height(results) > 0
+        assert figure.get_suptitle() == title
+        assert captions(figure) == []
     plt.close(figure)
 
 

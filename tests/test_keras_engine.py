@@ -186,6 +186,7 @@ FORMS = {
     "usual": {},
     "decay and average": {"weight_decay": 0.1, "averaging": 0.9},
     "constant": {"schedule": "constant", "beta_1": 0.7, "beta_2": 0.9},
+    "balanced": {"class_weights": "balanced"},
     "one layer": {"filters": (5,), "dense_units": ()},
     "deep": {"filters": (4, 5, 6), "kernel_size": 2, "dense_units": (9, 8)},
     "padded colours": {"image_shape": (9, 8, 3), "kernel_size": 5, "filters": (4, 6)},
@@ -204,13 +205,17 @@ def test_a_training_by_the_kernels_is_keras_own_from_the_same_weights_in_the_sam
     params = section(**changed)
     network = params.network(shape, 10)
     recipe = engine.recipe_of
-    monkeypatch.setattr(engine, "recipe_of", lambda given: recipe(given, epsilon=EPSILON))
+    monkeypatch.setattr(
+        engine, "recipe_of", lambda given, **rest: recipe(given, epsilon=EPSILON, **rest)
+    )
     theirs = keras_engine.build(network)
     start = load().initial_weights(network, params.seed)
     theirs.set_weights(take_apart(network, start.weights))
     keras_engine.compile_for(theirs, params, steps=4)
     theirs.optimizer.epsilon = EPSILON
     theirs.run_eagerly = True  # a graph gives the same, but takes longer to make
+    counts = np.bincount(data.labels, minlength=10)
+    weights = 40 / 10 / counts if "class_weights" in changed else np.ones(10)
     rows = []
 
     ours = engine.train(params, network, data, data, rows.append)
@@ -221,8 +226,11 @@ def test_a_training_by_the_kernels_is_keras_own_from_the_same_weights_in_the_sam
         for batch in (order[:25], order[25:]):
             found = np.asarray(theirs(data.images[batch]))
             losses = -np.log(found[np.arange(len(batch)), data.labels[batch]])
+            losses *= weights[data.labels[batch]]
             seen += zip(losses, found.argmax(axis=1) == data.labels[batch], strict=True)
-            theirs.train_on_batch(data.images[batch], data.labels[batch])
+            theirs.train_on_batch(
+                data.images[batch], data.labels[batch], class_weight=dict(enumerate(weights))
+            )
         loss, accuracy = np.mean(seen, axis=0)
         assert rows[-1][number - 1]["loss"] == pytest.approx(loss, abs=1e-5)
         assert rows[-1][number - 1]["accuracy"] == accuracy
@@ -275,6 +283,23 @@ def test_fit_reports_of_each_epoch_what_the_exact_engine_reports(section, data, 
     assert last["validation_accuracy"] == pytest.approx(accuracy)
     epochs = [line.split("  ")[0] for line in lines if line.startswith("epoch")]
     assert epochs == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+
+
+def test_both_engines_have_the_weights_of_scikit_learn(section, data, monkeypatch):
+    from sklearn.utils.class_weight import compute_class_weight
+
+    data = data._replace(labels=np.minimum(data.labels, 3), classes=data.classes[:4])
+    expected = compute_class_weight("balanced", classes=np.arange(4), y=data.labels)
+    params = section(class_weights="balanced")
+    weights = engine.class_weights(params, data.labels, 4)
+    np.testing.assert_allclose(weights, expected)
+    assert engine.class_weights(section(), data.labels, 4) == ()
+    given = {}
+    monkeypatch.setattr(keras.Sequential, "fit", lambda *_, **kwargs: given.update(kwargs))
+
+    keras_engine.fit(params, params.network((14, 14, 1), 4), data, data)
+
+    assert given["class_weight"] == dict(enumerate(weights))
 
 
 def test_moved_batches_see_each_image_once_an_epoch_moved_by_the_kernels(section, data):

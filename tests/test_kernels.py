@@ -92,6 +92,7 @@ def cases(draw):
     recipe = Recipe(
         whole(0, 2**64 - 1), whole(1, 50), 2 ** whole(0, 4), network.dropout, some(14), some(180),
         some(1), some(1), some(1), some(0.9), some(0.999), 1e-7, some(0.1), some(0.9),
+        tuple(some(3) for _ in range(network.classes)) if whole(0, 1) else (),
     )  # fmt: skip
     return network, recipe, whole(1, 50), whole(0, 2), whole(1, 4), whole(0, 2**32)
 
@@ -114,7 +115,7 @@ def test_every_build_gives_the_bytes_of_plain_loops(twin, builds, case):
     structure = builds[0]._structure(network, len(start.weights))
     assert twin.twin_parameters(byref(structure)) == len(ours.weights)
     correct = twin.twin_train(
-        byref(structure), byref(CRecipe(*recipe)), byref(CWeights(*map(address, ours))),
+        byref(structure), byref(CRecipe.of(recipe)), byref(CWeights(*map(address, ours))),
         address(images), address(labels), address(order), ctypes.c_int64(n),
         ctypes.c_uint64(first), address(rates), address(alphas), address(losses),
     )  # fmt: skip

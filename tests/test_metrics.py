@@ -48,6 +48,9 @@ def test_the_headlines_by_hand(worked):
     assert headlines["accuracy"] == 16 / 20
     assert headlines["errors"] == 4
     assert headlines["accuracy_low"] < 16 / 20 < headlines["accuracy_high"]
+    balanced = (3 / 4 + 2 / 4 + 4 / 5 + 7) / 10
+    assert headlines["balanced_accuracy"] == pytest.approx(balanced)
+    assert headlines["balanced_low"] < balanced < headlines["balanced_high"]
     # 16 right with 0.91, 4 wrong of which the actual class was given 0.01.
     by_hand = -(16 * math.log(0.91) + 4 * math.log(0.01)) / 20
     assert headlines["log_loss"] == pytest.approx(by_hand, rel=1e-5)
@@ -63,6 +66,17 @@ def test_the_confusion_matrix_by_hand(worked):
     assert list(confusion.index) == [(actual, read) for actual in TEN for read in TEN]
     assert confusion.query("count > 0")["count"].to_dict() == by_hand
     assert confusion.loc[("cat", "ant"), "share"] == 1 / 5
+
+
+def test_the_balanced_accuracy_shows_a_rare_class_that_is_never_read():
+    """712 images against 6: accuracy alone says 99 %."""
+    labels = np.repeat([0, 1], [712, 6])
+
+    found = metrics.headlines(labels, probabilities_of(np.zeros(718, int), classes=2))
+
+    assert found["accuracy"] > 0.99
+    assert found["balanced_accuracy"] == 0.5
+    assert found["balanced_high"] < 0.75
 
 
 def test_precision_recall_and_f1_by_hand(worked):
@@ -156,6 +170,7 @@ def test_the_tables_agree_with_each_other_and_the_ten_weakest_classes_have_curve
     assert headlines["errors"] == 400 - diagonal["count"].sum() == (~right).sum()
     assert diagonal["share"].tolist() == pytest.approx(per_class["recall"].tolist())
     assert per_class["support"].sum() == 400
+    assert headlines["balanced_accuracy"] == pytest.approx(scores["macro_recall"])
     assert confusion.groupby("actual")["share"].sum().tolist() == pytest.approx([1] * k)
 
     auc = [roc_auc_score(labels == label, probabilities[:, label]) for label in range(k)]

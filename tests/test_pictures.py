@@ -2,24 +2,30 @@
 
 import io
 import os
+import struct
+import sys
 import warnings
+import zlib
+from itertools import count
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pytest
-from PIL import Image
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL import Image, ImageDraw, TiffImagePlugin
 
 from cnn.base.errors import UserError
 from cnn.data import pictures
 from cnn.data.pictures import (
+    FITS,
     GREY_MODES,
     MAX_PIXELS,
     MODES,
     decode,
     decode_file,
+    is_grey,
     read_picture,
+    read_pictures,
     to_pixels,
 )
 
@@ -39,25 +45,89 @@ def saved(image: Image.Image, kind: str = "PNG", **options) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize(("given", "depth"), [(GREY, 1), (COLOUR, 3)])
-def test_grey_and_colour_come_back_to_the_bit(tmp_path, given, depth):
+def pixels_in(data: bytes) -> np.ndarray:
+    """Return the pixels of a file's bytes, as prepare and predict read them."""
+    return read_picture(data, None, None)
+
+
+@pytest.mark.parametrize("given", [GREY, COLOUR])
+def test_grey_and_colour_come_back_to_the_bit(tmp_path, given):
     Image.fromarray(given).save(tmp_path / "a.png")
 
-    pixels, found = read_picture(tmp_path / "a.png", None, None)
+    pixels = read_picture(tmp_path / "a.png", None, None)
 
-    assert np.array_equal(pixels, given.reshape(6, 9, depth))
-    assert found == depth
+    assert np.array_equal(pixels, given.reshape(6, 9, -1))
+    assert np.array_equal(pixels, pixels_in((tmp_path / "a.png").read_bytes()))
 
 
-def test_several_frames_and_floats_are_refused(tmp_path, refusal):
-    first = Image.fromarray(GREY)
-    first.save(tmp_path / "moving.gif", save_all=True, append_images=[Image.new("L", (9, 6))])
-    Image.fromarray(np.ones((6, 9), np.float32)).save(tmp_path / "float.tiff")
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
+def test_several_frames_are_refused(kind, refusal):
+    first = Image.fromarray(COLOUR)
+    data = saved(first, kind, save_all=True, append_images=[first.rotate(180)])
 
-    assert refusal(read_picture, tmp_path / "moving.gif", None, 1).startswith("has several frames")
-    assert refusal(read_picture, tmp_path / "float.tiff", None, 1).startswith(
-        "has pixels of mode F; save it in 8 bits"
-    )
+    assert refusal(pixels_in, data) == "has several frames; save each as a picture of its own"
+    assert pixels_in(saved(first, kind)).shape == (6, 9, 3)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_what_has_no_range_to_scale_is_refused(dtype, refusal):
+    data = saved(Image.fromarray(np.ones((6, 9), dtype)), "TIFF")
+
+    line = refusal(pixels_in, data)
+
+    mode = "F" if dtype == np.float32 else "I"
+    assert line == f"has pixels of mode {mode}; save it in 8 or 16 bits, grey or RGB"
+
+
+def test_a_cameras_jpeg_is_its_first_picture():
+    """Such a file, an MPO, holds a preview or another view behind it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # held on its side
+    scene = Image.new("RGB", (32, 16), (200, 90, 30))
+    data = saved(scene, "MPO", save_all=True, append_images=[scene.resize((8, 4))], exif=exif)
+    assert Image.open(io.BytesIO(data)).n_frames == 2
+
+    pixels = pixels_in(data)
+
+    assert pixels.shape == (32, 16, 3)
+    assert np.abs(pixels.astype(int) - (200, 90, 30)).max() < 6
+
+
+def test_avif_is_read_whatever_its_name_says(tmp_path):
+    Image.new("RGB", (32, 16), (200, 90, 30)).save(tmp_path / "a.avif", quality=95)
+    (tmp_path / "a.avif").rename(tmp_path / "a.jpg")
+
+    pixels = read_picture(tmp_path / "a.jpg", None, None)
+
+    assert np.abs(pixels.astype(int) - (200, 90, 30)).max() < 6
+
+
+HEIC_HEADS = [b"\0\0\0\x18ftypheic\0\0\0\0heicmif1", b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic"]
+
+
+@pytest.mark.parametrize("head", HEIC_HEADS)
+def test_heic_without_its_plugin_is_one_line_that_names_both_ways(head, refusal, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # to import it raises
+
+    line = refusal(pixels_in, head + bytes(100))
+
+    assert line.startswith("is a HEIC picture; save it as JPEG or PNG")
+    assert "requirements-heic.txt" in line
+
+
+def test_heic_is_read_by_its_plugin(refusal):
+    heif = pytest.importorskip("pillow_heif")
+    scene = Image.new("RGB", (32, 16), (200, 90, 30))
+    file = heif.from_pillow(scene)
+    file.add_from_pillow(scene.resize((16, 16)))
+    buffer = io.BytesIO()
+    file.save(buffer, quality=95)
+
+    pixels = pixels_in(buffer.getvalue())
+
+    assert pixels.shape == (16, 32, 3)
+    assert np.abs(pixels.astype(int) - (200, 90, 30)).max() < 6
+    assert refusal(pixels_in, HEIC_HEADS[0] + bytes(100)).startswith("damaged image")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -70,15 +140,137 @@ def test_every_mode_has_as_many_channels_as_it_is_grey_or_in_colour_or_as_is_ask
         assert pixels.dtype == np.uint8
 
 
-def test_grey_16_bits_are_scaled_and_not_clipped():
-    deep = np.linspace(0, 65535, 54).round().astype(np.uint16).reshape(6, 9)
-    for kind in ("PNG", "TIFF"):
-        image = through(Image.fromarray(deep), kind)
-        pixels = to_pixels(image, None, None)[..., 0]
-        assert np.abs(pixels - deep / 257).max() <= 1
+DEEP = np.linspace(0, 65535, 54).round().astype(np.uint16).reshape(6, 9)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM", "JPEG2000"])
+def test_grey_16_bits_are_scaled_and_not_clipped(kind):
+    pixels = pixels_in(saved(Image.fromarray(DEEP), kind))[..., 0]
+
+    assert np.array_equal(pixels, DEEP // 257)
+    swapped = Image.frombytes("I;16B", (9, 6), DEEP.astype(">u2").tobytes())
+    assert np.array_equal(to_pixels(swapped, None, 3), np.dstack([pixels] * 3))
+
+
+@pytest.mark.parametrize("most", [100, 1023, 4095, 65535])
+def test_a_pgm_or_ppm_of_any_depth_reaches_from_black_to_white(most):
+    values = np.linspace(0, most, 54).round().astype(">u2" if most > 255 else np.uint8)
+    expected = 255 * values.reshape(6, 9).astype(float) / most
+
+    grey = pixels_in(b"P5 9 6 %d\n" % most + values.tobytes())[..., 0]
+    colour = pixels_in(b"P6 9 6 %d\n" % most + np.repeat(values, 3).tobytes())
+
+    for pixels in (grey, *np.moveaxis(colour, 2, 0)):
+        assert np.abs(pixels - expected).max() < 1
         assert (pixels.min(), pixels.max()) == (0, 255)
-    swapped = Image.frombytes("I;16B", (9, 6), deep.astype(">u2").tobytes())
-    assert np.array_equal(to_pixels(swapped, None, 3), to_pixels(image, None, 3))
+
+
+def png_of_16_bits(values: np.ndarray) -> bytes:
+    """Return an RGB PNG of uint16 (h, w, 3), which Pillow cannot write."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    head = struct.pack(">LLBBBBB", *values.shape[1::-1], 16, 2, 0, 0, 0)
+    chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">L", len(data)) + kind + data + struct.pack(">L", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+def tiff(
+    values: np.ndarray, photometric: int, bits: int, order: str = "<", planes: bool = False
+) -> bytes:
+    """Return a TIFF of whole numbers (h, w) or (h, w, 3), as cameras of microscopes write them.
+
+    photometric : tag 262: 0 white is zero, 1 black is zero, 2 colour.
+    order : "<" or ">", of the bytes; planes : whether each channel is stored apart.
+    """
+    height, width = values.shape[:2]
+    samples = values.size // (height * width)
+    strips = np.moveaxis(values, -1, 0) if planes else values[None]
+    if bits == 12:
+        text = "".join(f"{value:012b}" for value in values.ravel())
+        parts = [int(text, 2).to_bytes(len(text) // 8, "big")]
+    else:
+        parts = [strip.astype(f"{order}u{bits // 8}").tobytes() for strip in strips]
+    starts = np.cumsum([8, *map(len, parts)])[:-1].tolist()
+    after = 8 + sum(map(len, parts))
+    extra = b""
+
+    def entry(tag: int, kind: int, *given: int) -> bytes:
+        nonlocal extra
+        content = struct.pack(f"{order}{len(given)}{'HL'[kind - 3]}", *given)
+        if len(content) > 4:  # then it stands elsewhere
+            extra, content = extra + content, struct.pack(f"{order}L", after + len(extra))
+        return struct.pack(f"{order}HHL", tag, kind, len(given)) + content.ljust(4, b"\0")
+
+    entries = [
+        entry(256, 3, width),
+        entry(257, 3, height),
+        entry(258, 3, *[bits] * samples),
+        entry(259, 3, 1),
+        entry(262, 3, photometric),
+        entry(273, 4, *starts),
+        entry(277, 3, samples),
+        entry(278, 3, height),
+        entry(279, 4, *map(len, parts)),
+        entry(284, 3, 2 if planes else 1),
+    ]
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}L", after + len(extra))
+    directory = struct.pack(f"{order}H", len(entries)) + b"".join(entries) + bytes(4)
+    return head + b"".join(parts) + extra + directory
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("bits", [8, 16])
+def test_white_is_zero_is_turned_round_at_every_depth(bits, order):
+    values = np.arange(54).reshape(6, 9) * (2**bits - 1) // 53
+    as_seen = pixels_in(tiff(values, 1, bits, order))
+
+    inverted = pixels_in(tiff(2**bits - 1 - values, 0, bits, order))
+
+    assert (as_seen[0, 0, 0], as_seen[-1, -1, 0]) == (0, 255)
+    assert np.array_equal(inverted, as_seen)
+
+
+def test_white_is_zero_that_is_compressed_is_turned_round_too():
+    """Pillow reads such a file through libtiff."""
+    tags = {262: 0}
+    data = saved(Image.fromarray(65535 - DEEP), "TIFF", compression="tiff_lzw", tiffinfo=tags)
+    assert Image.open(io.BytesIO(data)).tag_v2[262] == 0
+
+    assert np.array_equal(pixels_in(data)[..., 0], DEEP // 257)
+
+
+def test_12_bits_of_a_tiff_reach_from_black_to_white():
+    values = np.linspace(0, 4095, 60).round().astype(int).reshape(6, 10)
+
+    pixels = pixels_in(tiff(values, 1, 12))[..., 0]
+
+    assert np.abs(pixels - values * 255 / 4095).max() < 1
+    assert (pixels.min(), pixels.max()) == (0, 255)
+
+
+@pytest.mark.parametrize("planes", [False, True])
+@pytest.mark.parametrize("order", "<>")
+def test_16_bits_of_colour_are_those_of_each_channel(order, planes):
+    deep = COLOUR.astype(np.uint16) * 257
+    assert np.array_equal(pixels_in(tiff(deep, 2, 16, order, planes)), COLOUR)
+    assert np.array_equal(pixels_in(tiff(COLOUR, 2, 8, order, planes)), COLOUR)
+    assert np.array_equal(pixels_in(png_of_16_bits(deep)), COLOUR)
+
+
+def test_a_tiff_of_another_form_is_called_one(refusal):
+    five = np.dstack([GREY] * 5)
+    assert refusal(pixels_in, tiff(five, 1, 8)).startswith("a TIFF of a kind that is not read")
+
+
+def test_a_reduced_copy_in_a_tiff_is_no_frame():
+    copy = Image.fromarray(GREY[::2, ::2])
+    copy.encoderinfo = {"tiffinfo": {254: 1}}
+    data = saved(Image.fromarray(GREY), "TIFF", save_all=True, append_images=[copy])
+    assert Image.open(io.BytesIO(data)).n_frames == 2
+
+    assert np.array_equal(pixels_in(data)[..., 0], GREY)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
@@ -124,7 +316,7 @@ def test_colour_becomes_grey_by_its_brightness_and_grey_becomes_colour():
 
 def test_an_image_is_made_smaller_without_aliasing():
     lines = np.tile(np.uint8([0, 255]), (64, 64))  # 128 columns, black and white in turn
-    small = to_pixels(Image.fromarray(lines), (16, 16), None)
+    small = to_pixels(Image.fromarray(lines), (16, 16), None, "stretch")
     assert small.shape == (16, 16, 1)
     assert np.abs(small[:, 1:-1].astype(float) - 127.5).max() < 8  # each other pixel would be black
 
@@ -134,6 +326,70 @@ def test_an_image_is_made_larger_without_steps():
     large = to_pixels(Image.fromarray(ramp), (8, 9), 3)
     assert large.shape == (8, 9, 3)
     assert len(np.unique(large)) > 4
+
+
+def ellipse(width: int, height: int) -> Image.Image:
+    """Return a white ellipse that fills a dark picture."""
+    image = Image.new("L", (width, height), 40)
+    ImageDraw.Draw(image).ellipse((0, 0, width - 1, height - 1), fill=250)
+    return image
+
+
+def test_pad_keeps_the_proportions_on_a_ground_of_the_borders_colour():
+    pixels = to_pixels(ellipse(90, 30), (28, 28), None, "pad")[..., 0]
+
+    assert (pixels[:9] == 40).all() and (pixels[-9:] == 40).all()  # 28 x 9 pixels in the middle
+    assert (pixels[13:15, 2:-2] > 200).all()
+    upright = to_pixels(ellipse(30, 90), (28, 28), None, "pad")[..., 0]
+    assert np.abs(upright.T.astype(int) - pixels).max() <= 1
+
+
+def test_pad_takes_the_border_channel_by_channel_and_no_speck_on_it():
+    image = Image.new("RGB", (60, 20), (10, 200, 90))
+    image.paste((255, 255, 255), (0, 0, 9, 9))
+
+    pixels = to_pixels(image, (30, 30), None, "pad")
+
+    assert (pixels[:10] == (10, 200, 90)).all() and (pixels[20:] == (10, 200, 90)).all()
+    assert (pixels[10, 0] > 250).all()
+
+
+def test_a_line_is_padded_and_does_not_vanish():
+    pixels = to_pixels(Image.new("L", (2000, 3), 255), (28, 28), None, "pad")
+    assert pixels.shape == (28, 28, 1)
+    assert (pixels == 255).all()
+
+
+def test_crop_is_the_middle_of_the_longer_side():
+    thirds = Image.new("RGB", (90, 30), "red")
+    thirds.paste((0, 255, 0), (30, 0, 60, 30))
+    for image in (thirds, thirds.rotate(90, expand=True)):
+        pixels = to_pixels(image, (10, 10), None, "crop")
+        assert (pixels[1:-1, 1:-1] == (0, 255, 0)).all()
+        assert pixels[..., 1].min() > 200  # at the edge the filter takes some of what is beyond
+
+
+def test_stretch_fills_the_square_with_the_whole():
+    pixels = to_pixels(ellipse(90, 30), (28, 28), None, "stretch")[..., 0]
+    square = to_pixels(ellipse(90, 90), (28, 28), None, "stretch")[..., 0]
+    assert np.abs(pixels.astype(int) - square).mean() < 9
+
+
+def test_a_square_is_the_same_to_the_bit_however_it_is_fitted():
+    image = Image.fromarray(RNG.integers(0, 256, (50, 50, 3), dtype=np.uint8))
+    plain = np.asarray(image.resize((28, 28), Image.Resampling.BILINEAR))
+    for fit in FITS:
+        assert np.array_equal(to_pixels(image, (28, 28), 3, fit), plain)
+
+
+def test_grey_that_is_stored_as_colour_is_recognized():
+    grey = Image.fromarray(GREY)
+    for kind, options in (("GIF", {}), ("WEBP", {"lossless": True}), ("PNG", {})):
+        image = grey.convert("RGB") if kind == "PNG" else grey
+        assert is_grey(pixels_in(saved(image, kind, **options)))
+    almost = np.dstack([GREY] * 3)
+    almost[5, 8, 1] ^= 1
+    assert not is_grey(almost)
 
 
 def test_16_bits_and_transparency_survive_a_resize():
@@ -158,7 +414,9 @@ def test_frames_are_not_counted():
     image, more = decode(data)
     assert more and np.array_equal(np.asarray(image), GREY)
     assert not decode(saved(first, "TIFF"))[1]
-    with mock.patch.object(TiffImageFile, "n_frames", new_callable=mock.PropertyMock) as frames:
+    with mock.patch.object(
+        TiffImagePlugin.TiffImageFile, "n_frames", new_callable=mock.PropertyMock
+    ) as frames:
         decode(data)
     frames.assert_not_called()
 
@@ -188,3 +446,55 @@ def test_only_regular_files_up_to_a_size_are_opened(tmp_path: Path, refusal, mon
     decode_file(tmp_path / "a.png")
     monkeypatch.setattr(pictures, "MAX_BYTES", size - 1)
     assert refusal(decode_file, tmp_path / "a.png") == f"{size} bytes; at most {size - 1} are read"
+
+
+@pytest.mark.parametrize("alone", [10_000, 0])
+def test_many_pictures_come_in_their_order_whoever_decodes_them(tmp_path, monkeypatch, alone):
+    monkeypatch.setattr(pictures, "ALONE", alone)
+    monkeypatch.setattr(pictures, "CHUNK", 4)
+    files = [tmp_path / f"{number:02}.png" for number in range(50)]
+    for number, file in enumerate(files):
+        Image.fromarray(np.roll(GREY, number)).save(file)
+    files[20].write_bytes(b"no picture")
+    sources = [(file.name, file.read_bytes() if file.name > "30" else file) for file in files]
+    files[21].unlink()
+
+    for workers in (1, 2, 4):
+        found = list(read_pictures(sources, None, None, workers=workers))
+
+        assert [name for name, _ in found] == [file.name for file in files]
+        for number, (_, picture) in enumerate(found):
+            if number in (20, 21):
+                assert isinstance(picture, UserError)
+            else:
+                assert np.array_equal(picture[..., 0], np.roll(GREY, number))
+    assert str(found[20][1]).startswith("not an image of a kind that is read")
+    assert str(found[21][1]) == "No such file or directory"
+
+
+def test_pictures_are_not_read_far_ahead(monkeypatch):
+    monkeypatch.setattr(pictures, "ALONE", 0)
+    data = saved(Image.fromarray(GREY))
+    numbers = count()
+    reading = read_pictures(((number, data) for number in numbers), None, None, workers=2)
+    assert [next(reading)[0] for _ in range(100)] == list(range(100))
+
+    reading.close()
+
+    assert next(numbers) <= 1 + 2 * pictures.AHEAD * pictures.CHUNK
+
+
+def test_pictures_too_large_to_be_taken_as_they_are_are_refused_one_by_one(refusal):
+    data = saved(Image.new("L", (257, 20)))
+    line = "is larger than 256x256 pixels; set prepare.image_size to resize all"
+    assert refusal(read_picture, data, None, None) == line
+    assert read_picture(data, (20, 20), None).shape == (20, 20, 1)
+
+
+def test_threads_read_tiffs_in_turn_and_leave_standard_error_as_it_was(capfd):
+    """What libtiff prints is hidden by turning the process' standard error away."""
+    data = saved(Image.fromarray(DEEP), "TIFF", compression="tiff_lzw")
+    found = list(read_pictures(((n, data) for n in range(200)), None, None, workers=8))
+    assert all(np.array_equal(picture[..., 0], DEEP // 257) for _, picture in found)
+    os.write(2, b"still here")
+    assert capfd.readouterr().err == "still here"

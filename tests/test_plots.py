@@ -11,7 +11,7 @@ from dvc.cli import main as dvc
 from playwright.sync_api import sync_playwright
 
 from cnn.base.params import read_yaml
-from cnn.results import metrics, tables
+from cnn.results import metrics, suspects, tables
 from tests.helpers.revisions import PROJECT, git, make_history
 from tools import offline_plots
 
@@ -129,6 +129,7 @@ def test_every_row_is_drawn(pages, history, name):
     assert count("roc", ".mark-line.role-mark path") == count("roc", text) == 10 * n
     assert all("NaN" not in svg.inner_html() for svg in pages[name].locator("svg.marks").all())
     assert count("reliability", symbol) == count("reliability", text) == total("reliability")
+    assert count("suspects", text) == total("suspects") > 0
 
 
 def tooltips_in(node) -> list[set[str]]:
@@ -149,7 +150,8 @@ def test_a_tooltip_appears(pages, name, chart):
     page.mouse.move(0, 0)
     points = page.locator(f"#{CHARTS[chart]} .mark-symbol.role-mark path")
     cells = page.locator(f"#{CHARTS[chart]} .mark-rect.role-mark path")
-    (points if points.count() else cells).first.hover(force=True)
+    lines = page.locator(f"#{CHARTS[chart]} .mark-text.role-mark text")
+    next(each for each in (points, cells, lines) if each.count()).first.hover(force=True)
     tooltip = page.locator("#vg-tooltip-element.visible")
     tooltip.wait_for()
     shown = {key.strip(": ") for key in tooltip.locator(".key").all_text_contents()}
@@ -201,6 +203,10 @@ def named(pages, history, browser, tmp_path_factory):
     probabilities[np.arange(len(labels)), labels] += 0.9
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     results = metrics.evaluate(labels, probabilities, NAMES, bins=15)
+    results.tables["suspects"] = suspects.table(
+        {"test": suspects.Split(labels, np.eye(100, dtype=np.float32)[labels], [""] * len(labels))},
+        NAMES,
+    )
     tables.write(*results, folder / "reports/evaluate")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

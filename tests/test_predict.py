@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cnn import kernels
 from cnn.base.program import run
+from cnn.data.pictures import to_pixels
 from cnn.data.sets import load
 from cnn.model import archive
 from cnn.model.archive import Adam
@@ -75,8 +77,34 @@ def test_a_file_that_prepare_would_refuse_is_one_line_and_the_others_are_read(ca
     assert output.count("\n") == 3
     bad, floats, missing = errors.splitlines()
     assert bad.startswith(f"error: {folder}/bad.png: not an image")
-    assert floats == f"error: {folder}/float.tiff: has pixels of mode F; save it in 8 bits"
+    assert floats.startswith(f"error: {folder}/float.tiff: has pixels of mode F; save it in 8 or")
     assert missing == f"error: {folder}/missing.png: No such file or directory"
+
+
+def test_a_picture_is_fitted_as_prepare_did_it_and_padded_where_that_is_not_recorded(
+    call, folder, prepared, trained, tmp_path, capsys
+):
+    bare = np.asarray(Image.open(folder / "0.png"))
+    wide = Image.fromarray(np.pad(bare, ((0, 0), (14, 14))))
+    wide.save(tmp_path / "wide.png")
+    images = {
+        fit: to_pixels(wide, (28, 28), 1, fit)[None] / np.float32(255)
+        for fit in ("pad", "stretch", "crop")
+    }
+    network, weights = archive.read(trained / "cnn.keras")[:2]
+    about = json.loads((prepared / "data.json").read_text())
+    words = [str(tmp_path / "wide.png"), "--json"]
+    words += [f"--model={trained / 'cnn.keras'}", f"--data={tmp_path / 'data.json'}"]
+    rows = {}
+    for fit in (None, *images):
+        about.pop("fit", None)
+        (tmp_path / "data.json").write_text(json.dumps(about | ({"fit": fit} if fit else {})))
+        assert predict.main(words) == 0
+        rows[fit] = list(json.loads(capsys.readouterr().out)["probabilities"].values())
+    for fit, image in images.items():
+        expected = kernels.probabilities(network, weights, image)[0]
+        np.testing.assert_allclose(rows[fit], expected, atol=1e-6)
+    assert rows[None] == rows["pad"] != rows["stretch"]
 
 
 def test_without_a_model_it_says_how_to_make_one(folder, prepared, capsys):

@@ -1,8 +1,10 @@
 """The raw images are normalized and split; the summary says what they are."""
 
+import gzip
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image, ImageDraw
 
 from cnn.data import splits
+from cnn.data.raw import SPLITS
 from cnn.data.sets import fingerprints, load
 from cnn.published.datasets import ARRAYS, PUBLISHED, to_idx
 from stages import prepare
 
 ROOT = Path(__file__).parent.parent
-SPLITS = splits.NAMES
 
 
 @pytest.fixture
@@ -122,15 +125,15 @@ def test_images_that_dvc_does_not_track_are_a_warning(run_prepare, raw, tmp_path
     np.savez(path, **raw)
 
     run_prepare(path)
-    untracked = capsys.readouterr().err
+    untracked = capsys.readouterr().err.splitlines()
     Path(f"{path}.dvc").touch()
     run_prepare(path)
 
-    assert untracked == (
+    assert untracked[-1] == (
         f"warning: {path}: is no published data and is not tracked; run 'dvc add {path}', "
-        "under a name of its own if fetch writes this one\n"
+        "under a name of its own if fetch writes this one"
     )
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err.splitlines() == untracked[:-1]
 
 
 def test_validation_starts_where_keras_lets_it_start(tf):
@@ -152,11 +155,41 @@ def test_a_share_that_leaves_a_split_empty_is_refused(
     assert message.startswith(f"{shares} leave no ")
 
 
-def test_one_image_of_a_class_is_too_few(run_prepare, tmp_path, refusal):
-    labels = np.array([0] * 20 + [1] * 2)
-    np.savez(tmp_path / "m.npz", x_train=np.full((22, 8, 8), 9, np.uint8), y_train=labels)
+@pytest.mark.parametrize("counts", [(20, 2), (20, 1), (1, 1)])
+def test_an_image_or_two_of_a_class_are_too_few(run_prepare, tmp_path, refusal, counts):
+    """One of each class was a traceback, `need at least one array to concatenate`."""
+    images = np.arange(64 * sum(counts), dtype=np.uint16).reshape(-1, 8, 8).astype(np.uint8)
+    np.savez(tmp_path / "m.npz", x_train=images, y_train=np.repeat([0, 1], counts))
 
-    assert "leave no train image of class 1" in refusal(run_prepare, tmp_path / "m.npz")
+    message = refusal(run_prepare, tmp_path / "m.npz")
+
+    assert f"leave no train image of class {int(counts[0] > 1)}; choose others" in message
+
+
+def test_padded_ellipses_keep_their_proportions(run_prepare, tmp_path):
+    """90 x 30 and 30 x 90 pixels: stretched to squares nothing tells them apart."""
+    for name, size in {"wide": (90, 30), "high": (30, 90)}.items():
+        (tmp_path / "ellipses" / name).mkdir(parents=True)
+        for number in range(5):
+            image = Image.new("L", size, number)
+            ImageDraw.Draw(image).ellipse((2, 2, size[0] - 3, size[1] - 3), fill=200)
+            image.save(tmp_path / "ellipses" / name / f"{number}.png")
+
+    shares = {}
+    for fit in ("pad", "stretch"):
+        found, about = run_prepare(tmp_path / "ellipses", image_size=28, fit=fit)
+        assert about["description"].endswith(
+            {"pad": "each padded to 28 x 28 pixels.", "stretch": "stretched to 28 x 28 pixels."}[
+                fit
+            ]
+        )
+        ink = found[0].images[..., 0] > 0.5
+        shares[fit] = ink.any(axis=2).sum(axis=1) / ink.any(axis=1).sum(axis=1)  # height to width
+        assert found[0].classes.tolist() == ["high", "wide"]
+        high = found[0].labels == 0
+
+    np.testing.assert_allclose(shares["stretch"], 1, atol=0.15)
+    assert (np.where(high, shares["pad"], 1 / shares["pad"]) > 2.5).all()
 
 
 def test_bad_input_leaves_nothing(run_prepare, raw, tmp_path, refusal):
@@ -184,6 +217,82 @@ def test_the_stage_gives_the_same_bytes_again_and_does_not_import_tensorflow(
         assert (tmp_path / f"{split}.npz").read_bytes() == (prepared / f"{split}.npz").read_bytes()
 
 
+def test_given_validation_images_are_used_as_they_came(run_prepare, raw, tmp_path):
+    given = {"x_val": raw["x_test"][:90], "y_val": raw["y_test"][:90]}
+    np.savez(tmp_path / "mine.npz", **(raw | given))
+
+    (train, validation, test), about = run_prepare(tmp_path / "mine.npz")
+
+    np.testing.assert_array_equal(train.labels, raw["y_train"])
+    np.testing.assert_array_equal(validation.images[..., 0], given["x_val"] / np.float32(255))
+    np.testing.assert_array_equal(test.labels, raw["y_test"])
+    assert (about["validation"], about["test"]) == ("as it came", "as it came")
+
+
+def test_groups_stay_together_and_the_summary_says_so_and_how_images_became_squares(
+    run_prepare, tmp_path
+):
+    """Each group's images are of one value, which is how they are told apart afterwards."""
+    groups = np.arange(240) // 6
+    images = np.broadcast_to((groups * 6 + 5)[:, None, None], (240, 12, 8)).astype(np.uint8)
+    arrays = {"x_train": images, "y_train": np.arange(240) % 3, "groups": groups}
+    np.savez(tmp_path / "mine.npz", **arrays)
+
+    found, about = run_prepare(tmp_path / "mine.npz", groups=True, image_size=8, fit="stretch")
+
+    values = [set(np.unique(each.images).tolist()) for each in found]
+    assert [len(each) for each in values] == [29, 3, 8]
+    assert len(set.union(*values)) == 40
+    path = (tmp_path / "mine.npz").as_posix()
+    assert about["description"] == (f"Images from {path}, an npz, each stretched to 8 x 8 pixels.")
+    assert about["test"] == "0.2 of all images, drawn by class with seed 42, each group on one side"
+    assert about["fit"] == "stretch"
+
+
+def test_what_flatters_or_misleads_is_said(run_prepare, tmp_path, capsys):
+    """Few test images, unequal classes, identical images of two classes, groups on both sides."""
+    images = np.random.default_rng(0).integers(0, 99, (330, 8, 8), dtype=np.uint8)
+    labels = np.repeat([0, 1], [300, 30])
+    images[320] = images[7]
+    arrays = {"x_train": images, "y_train": labels, "groups": np.arange(330) // 20}
+    np.savez(tmp_path / "mine.npz", **arrays, classes=np.array(["sound", "broken"]))
+    other = images[300:] // 2
+    test = {"x_test": np.concatenate([images[300:], other]), "y_test": np.repeat([1, 0], 30)}
+    np.savez(
+        tmp_path / "split.npz", **arrays, **test, groups_test=np.repeat([3, 99], 30),
+        classes=np.array(["sound", "broken"]),
+    )  # fmt: skip
+
+    run_prepare(tmp_path / "mine.npz")
+    lines = capsys.readouterr().err
+    run_prepare(tmp_path / "split.npz")
+    split = capsys.readouterr().err
+
+    assert (
+        "1 of 2 classes have fewer than 20 test images, so their figures say little: broken (6)"
+        in lines
+    )
+    assert "class sound has 216 training images, broken 22;" not in lines
+    assert "17 of 17 groups have images on several sides" in lines
+    assert "prepare.groups: true keeps each on one side" in lines
+    assert re.search(r"identical images, other labels: image \d+ of \w+ \(\w+\) = image", lines)
+    assert "class sound has 270 training images, broken 27" not in split
+    assert "of 18 groups have images on several sides" in split
+
+
+def test_unequal_classes_are_a_note_that_names_the_remedy(run_prepare, tmp_path, capsys):
+    """712 against 6, as in keras-team/keras#4246."""
+    images = np.random.default_rng(0).integers(0, 99, (718, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "m.npz", x_train=images, y_train=np.repeat([0, 1], [712, 6]))
+
+    run_prepare(tmp_path / "m.npz")
+
+    assert (
+        "class 0 has 513 training images, 1 4; train.class_weights: balanced"
+        in capsys.readouterr().err
+    )
+
+
 LIMITED = """
 import re, resource, sys
 from pathlib import Path
@@ -196,7 +305,15 @@ prepare.main(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
+def packed_idx(path, x_train, y_train) -> None:
+    """As an npz would be called, a folder."""
+    path.mkdir()
+    for name, array in (("images-idx3", x_train), ("labels-idx1", y_train.astype(np.uint8))):
+        with gzip.open(path / f"train-{name}-ubyte.gz", "wb", 1) as file:
+            file.writelines(to_idx(array))
+
+
+@pytest.mark.parametrize("write", [np.savez, np.savez_compressed, packed_idx])
 def test_the_memory_does_not_grow_with_the_images(write, tmp_path, tiny_yaml):
     """50 MB of raw images, 200 MB when they are normalized, with 40 MB to work in."""
     images = np.zeros((800, 250, 250), np.uint8)

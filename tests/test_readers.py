@@ -1,11 +1,20 @@
-"""An npz of one's own is read, or refused in one line that says what to do."""
+"""An npz of one's own is read, and what is no format that is read gets one line that helps."""
 
 import mmap
+import os
+import pickle
+import re
+import tarfile
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cnn.data.readers import read
+from cnn.data.raw import Options
+from cnn.data.readers import READERS, read
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -31,15 +40,18 @@ def write(tmp_path):
 
 
 def test_the_arrays_come_as_they_are_and_are_mapped(arrays, write):
-    raw = read(write(arrays | {"classes": np.array(["left", "right", "größer als"])}), None, None)
+    raw = read(write(arrays | {"classes": np.array(["left", "right", "größer als"])}))
 
-    np.testing.assert_array_equal(raw.x_train[..., 0], arrays["x_train"])
-    np.testing.assert_array_equal(raw.y_test, arrays["y_test"])
-    assert raw.x_train.shape == (12, 10, 12, 1)
-    assert (raw.x_train.dtype, raw.y_train.dtype) == (np.uint8, np.int64)
+    np.testing.assert_array_equal(raw.splits["train"].images[..., 0], arrays["x_train"])
+    np.testing.assert_array_equal(raw.splits["test"].labels, arrays["y_test"])
+    assert raw.splits["train"].images.shape == (12, 10, 12, 1)
+    assert (raw.splits["train"].images.dtype, raw.splits["train"].labels.dtype) == (
+        np.uint8,
+        np.int64,
+    )
     assert raw.classes == ["left", "right", "größer als"]
     assert (raw.notes, raw.published) == ([], None)
-    for images in (raw.x_train, raw.x_test):
+    for images in (split.images for split in raw.splits.values()):
         while isinstance(images, np.ndarray):
             images = images.base
         assert isinstance(images, mmap.mmap)
@@ -48,47 +60,51 @@ def test_the_arrays_come_as_they_are_and_are_mapped(arrays, write):
 def test_an_image_of_zeros_and_ones_is_read_as_floats(arrays, write):
     bits = {name: arrays[name] % 2 for name in ("x_train", "x_test")}
 
-    raw = read(write(arrays | bits), None, None)
+    raw = read(write(arrays | bits))
 
-    np.testing.assert_array_equal(raw.x_train[..., 0], bits["x_train"])
-    assert raw.x_train.dtype == np.float32
+    np.testing.assert_array_equal(raw.splits["train"].images[..., 0], bits["x_train"])
+    assert raw.splits["train"].images.dtype == np.float32
 
 
 def test_without_test_images_and_names_there_is_no_test_and_names_are_numbers(arrays, write):
     """And labels (n, 1) are labels too."""
     only = {"x_train": arrays["x_train"], "y_train": arrays["y_train"][:, None]}
 
-    raw = read(write(only), None, None)
+    raw = read(write(only))
 
-    np.testing.assert_array_equal(raw.y_train, arrays["y_train"])
-    assert (raw.x_test, raw.y_test) == (None, None)
+    np.testing.assert_array_equal(raw.splits["train"].labels, arrays["y_train"])
+    assert list(raw.splits) == ["train"]
     assert raw.classes == ["0", "1", "2"]
 
 
 def test_images_are_resized_and_converted(arrays, write):
-    raw = read(write(arrays), 16, 3)
+    raw = read(write(arrays), Options(size=16, channels=3))
 
-    assert raw.x_train.shape == (12, 16, 16, 3)
-    assert (raw.x_train[..., 0] == raw.x_train[..., 2]).all()
-    assert raw.x_train.mean() == pytest.approx(arrays["x_train"].mean(), rel=0.05)
+    assert raw.splits["train"].images.shape == (12, 16, 16, 3)
+    assert (raw.splits["train"].images[..., 0] == raw.splits["train"].images[..., 2]).all()
+    assert raw.splits["train"].images.mean() == pytest.approx(arrays["x_train"].mean(), rel=0.05)
 
 
 def test_floats_in_0_to_1_are_taken_with_a_note_and_cannot_be_resized(arrays, write, refusal):
     scaled = {name: arrays[name] / 255 for name in ("x_train", "x_test")}
     path = write(arrays | scaled)
 
-    raw = read(path, None, None)
+    raw = read(path)
 
-    np.testing.assert_allclose(raw.x_train[..., 0], arrays["x_train"] / 255, atol=1e-7)
-    assert raw.x_train.dtype == np.float32
+    np.testing.assert_allclose(
+        raw.splits["train"].images[..., 0], arrays["x_train"] / 255, atol=1e-7
+    )
+    assert raw.splits["train"].images.dtype == np.float32
     assert raw.notes[0].startswith("x_train lies in [0, 1] already")
-    assert "prepare.image_size and prepare.channels need uint8" in refusal(read, path, 16, None)
+    assert "prepare.image_size and prepare.channels need uint8" in refusal(
+        read, path, Options(size=16)
+    )
 
 
 def test_dark_on_light_is_a_note(arrays, write):
     light = {name: 255 - arrays[name] for name in ("x_train", "x_test")}
 
-    raw = read(write(arrays | light), None, None)
+    raw = read(write(arrays | light))
 
     assert raw.notes[0].startswith("x_train is dark on light")
 
@@ -110,7 +126,16 @@ UNUSABLE = [
     (lambda a: {"x_test": a["x_test"][:, :9]}, "x_test has images of (9, 12, 1), x_train of"),
     (lambda a: {"x_train": a["x_train"] + 0.5}, "x_train has floats from"),
     (lambda a: {"x_train": a["x_train"] * np.nan}, "x_train has floats from nan to nan"),
-    (lambda a: {"x_train": a["x_train"].astype(int)}, "x_train is int64 (12, 10, 12); expec"),
+    (lambda a: {"x_train": a["x_train"].astype(int) - 1}, "x_train has whole numbers from -1 to"),
+    (lambda a: {"x_train": a["x_train"] * np.uint16(257)}, "'x_train // 257' makes 8 bits of 16"),
+    (lambda a: {"y_train": np.eye(12, 3) + np.eye(12, 3, 1)}, "y_train has images of several"),
+    (
+        lambda a: {"x_train": a["x_train"].reshape(12, -1)[:, :99]},
+        "99 pixels per image, which is no",
+    ),
+    (lambda a: {"y_val": a["y_test"]}, "has 'y_val' but no images for it"),
+    (lambda a: {"train_images": a["x_train"]}, "are both images of train"),
+    (lambda a: {"groups_train": np.arange(3)}, "groups_train is (3,); expected (12,)"),
     (lambda a: {"x_train": a["x_train"][:0]}, "x_train has no images"),
     (lambda a: {"x_train": np.uint8(1)}, "x_train is uint8 ()"),
     (lambda a: {"classes": np.array(["a", "b"])}, "y_train holds labels from 0 to 2; 2 classes"),
@@ -133,7 +158,7 @@ UNUSABLE = [
 def test_what_cannot_be_used_is_one_line(arrays, write, refusal, change, reason):
     path = write(arrays | change(arrays))
 
-    message = refusal(read, path, None, None)
+    message = refusal(read, path)
 
     assert message.startswith(f"{path}: ")
     assert reason in message
@@ -145,4 +170,131 @@ def test_a_damaged_npz_is_refused(arrays, write, refusal):
     content[400] ^= 1
     path.write_bytes(content)
 
-    assert refusal(read, path, None, None).startswith(f"{path}: is damaged or no npz")
+    message = refusal(read, path)
+
+    assert message.startswith(f"{path}: is damaged or no npz")
+    assert "make it again" in message
+
+
+def test_medmnists_names_and_labels_are_read_and_given_validation_images_used(arrays, tmp_path):
+    names = {"x_train": "train_images", "y_train": "train_labels", "x_test": "test_images"}
+    given = {names.get(name, "test_labels"): array for name, array in arrays.items()}
+    given |= {"val_images": arrays["x_test"][::-1], "val_labels": arrays["y_test"][::-1]}
+    labels = {name: given[name][:, None] for name in given if "labels" in name}
+    np.savez_compressed(tmp_path / "bloodmnist.npz", **(given | labels))
+
+    raw = read(tmp_path / "bloodmnist.npz")
+
+    assert list(raw.splits) == ["train", "validation", "test"]
+    for split, name in (("train", "train"), ("validation", "val"), ("test", "test")):
+        np.testing.assert_array_equal(raw.splits[split].images[..., 0], given[f"{name}_images"])
+        np.testing.assert_array_equal(raw.splits[split].labels, given[f"{name}_labels"])
+
+
+def test_channels_first_are_brought_last_with_a_note(arrays, write):
+    colour = {
+        name: np.stack([arrays[name], arrays[name] // 2, arrays[name] * 0], 1)
+        for name in ("x_train", "x_test")
+    }
+
+    raw = read(write(arrays | colour))
+
+    np.testing.assert_array_equal(raw.splits["train"].images[..., 1], arrays["x_train"] // 2)
+    assert raw.splits["test"].images.shape == (6, 10, 12, 3)
+    assert raw.notes[0] == (
+        "x_train is (12, 3, 10, 12): channels first, brought to (n, h, w, channels)"
+    )
+
+
+def test_flat_images_one_hot_labels_and_groups(arrays, write):
+    images = arrays["x_train"][:, :, :10]
+    given = {"X": images.reshape(12, 100), "y": np.eye(3)[arrays["y_train"]]}
+
+    raw = read(write(given | {"groups": np.repeat([3, 5], 6)}))
+
+    np.testing.assert_array_equal(raw.splits["train"].images[..., 0], images)
+    np.testing.assert_array_equal(raw.splits["train"].labels, arrays["y_train"])
+    assert raw.splits["train"].groups.tolist() == ["3"] * 6 + ["5"] * 6
+    assert raw.notes == ["X has 100 pixels per image, 10 x 10"]
+
+
+def test_transpose_exchanges_rows_and_columns(arrays, write):
+    raw = read(write(arrays), Options(transpose=True))
+
+    expected = arrays["x_train"].swapaxes(1, 2)
+    np.testing.assert_array_equal(raw.splits["train"].images[..., 0], expected)
+
+
+def archive(path):
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("cat/1.png", b"")
+
+
+FOREIGN = {
+    "array.npy": lambda path: np.save(path, np.zeros((3, 8, 8))),
+    "keras.h5": lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99)),
+    "matlab.mat": lambda path: path.write_bytes(b"MATLAB 5.0 MAT-file" + bytes(99)),
+    "objects.pkl": lambda path: path.write_bytes(pickle.dumps({"x": 1})),
+    "data.tfrecord": lambda path: path.write_bytes(bytes(99)),
+    "no suffix": lambda path: path.write_bytes(b"text"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_format_that_is_not_read_is_one_line_that_leads_to_an_npz(tmp_path, refusal, name):
+    FOREIGN[name](tmp_path / name)
+
+    message = refusal(read, tmp_path / name)
+
+    assert message.startswith(f"{tmp_path / name}: is a file of another kind (")
+    assert "docs/own-data.md#anything-else" in message
+    assert all(reader.name in message for reader in READERS)
+    assert "repair" not in message
+
+
+def test_the_three_lines_of_python_that_the_document_has_make_an_npz_that_is_read(
+    tmp_path, monkeypatch
+):
+    text = (ROOT / "docs/own-data.md").read_text(encoding="utf-8")
+    lines = re.search(r"## Anything else\n.*?```python\n(.*?)```", text, re.DOTALL)[1]
+    assert len([line for line in lines.splitlines() if line]) == 3
+    monkeypatch.chdir(tmp_path)
+    np.save("images.npy", np.full((4, 8, 8), 9, np.uint8))
+    np.save("labels.npy", np.arange(4) % 2)
+
+    exec(lines, {})
+
+    assert len(read(tmp_path / "mine.npz").splits["train"].images) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "reason"),
+    [
+        ("pictures.zip", archive, "is an archive (.zip); unpack it into a folder and name that"),
+        ("a.tar", lambda path: tarfile.open(path, "w").close(), "is an archive (.tar); unpack"),
+        ("empty.npz", lambda path: path.touch(), "is empty"),
+        ("nothing", lambda path: None, "is not there; prepare.raw names a file or a folder"),
+        ("pipe", os.mkfifo, "is neither a file nor a folder"),
+        ("text.npz", lambda path: path.write_text("x"), "is damaged or no npz (no zip file)"),
+        ("t.csv", lambda path: path.write_text("file,label\na.png,cat\n"), "name that folder"),
+        ("b.csv", lambda path: path.write_bytes(b"\xff\xfe\0"), "is no text in UTF-8"),
+        ("labels-idx1-ubyte", lambda path: path.write_text("x"), "is a file of another kind"),
+        ("train-labels-idx1-ubyte", lambda path: path.write_text("x"), "is one of four IDX files"),
+        ("folder", lambda path: path.mkdir(), "0 classes"),
+    ],
+)
+def test_what_lacks_something_is_one_line_that_says_what(tmp_path, refusal, name, make, reason):
+    make(tmp_path / name)
+
+    message = refusal(read, tmp_path / name)
+
+    assert message.startswith(f"{tmp_path / name}: ")
+    assert reason in message
+
+
+def test_a_folder_with_one_file_is_that_file(arrays, write, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / ".DS_Store").touch()
+    write(arrays).rename(tmp_path / "folder" / "mine.npz")
+
+    assert len(read(tmp_path / "folder").splits["test"].labels) == 6

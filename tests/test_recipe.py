@@ -42,7 +42,7 @@ def test_the_recipes_of_the_makefile_do_not_need_its_path():
     lines = (ROOT / "Makefile").read_text().replace("\\\n", " ").splitlines()
     commands = {line.lstrip("\t@").split()[0] for line in lines if line.startswith("\t")}
     others = {each for each in commands if not each.startswith("$(BIN)/")}
-    assert others <= {"$(PYTHON)", "$(COMPILE)", "sed", "touch", "rm"}
+    assert others <= {"$(PYTHON)", "$(INSTALL)", "$(COMPILE)", "sed", "touch", "rm"}
 
 
 def test_dvc_is_asked_for_an_experiment_of_that_name(monkeypatch):

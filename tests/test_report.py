@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 from functools import cache
 from pathlib import Path
@@ -57,7 +58,9 @@ def evaluated(wrong, classes) -> tuple[np.ndarray, np.ndarray, metrics.Evaluatio
     for index, (read, confidence) in wrong:
         probabilities[index] = (1 - confidence) / 9
         probabilities[index, read] = confidence
-    return labels, probabilities, metrics.evaluate(labels, probabilities, list(classes), bins=5)
+    found = metrics.evaluate(labels, probabilities, list(classes), bins=5)
+    found.scores["labels_in_doubt"] = 2
+    return labels, probabilities, found
 
 
 def flags(folder) -> list[str]:
@@ -130,6 +133,14 @@ def test_the_card_contains_the_numbers(run_report, tmp_path):
     numbers = dict(cells(card)[0])
     assert numbers["on 30 test images"] == "value"
     assert numbers["accuracy"] == "90.00%, 95 % interval 74.38% to 96.54% (Wilson)"
+    # Of three images each, dogs are read correctly once, hens twice, the others always.
+    recalls = [1 / 3, 2 / 3] + [1] * 8
+    right = [(3 * recall + 0.2) / 3.4 for recall in recalls]
+    half = 1.959964 * math.sqrt(sum(p * (1 - p) / 3.4 for p in right)) / 10
+    low, high = sum(right) / 10 - half, min(1, sum(right) / 10 + half)
+    assert numbers["balanced accuracy, the mean of the classes' recalls"] == (
+        f"90.00%, 95 % interval {low:.2%} to {high:.2%} (Price and Bonett)"
+    )
     assert numbers["images read wrongly"] == "3"
     assert numbers["log loss"] == f"{metrics['log_loss']:.4f} nats"
     assert numbers["F1, mean of the classes"] == f"{scores['macro_f1']:.4f}"
@@ -147,6 +158,11 @@ def test_what_the_card_claims_of_data_and_network_stands_in_what_it_reads(run_re
         "with seed 7), 30 for the test (0.2 of all images, drawn by class with seed 7)." in card
     )
     assert "Licence of the data: CC0." in card
+    assert "**2 of the 167 labels of test and validation images are in doubt**: " in card
+    assert (
+        "**Few test images.** 10 of 10 classes have fewer than 20 test images (ant 3, bee 3, cat 3 "
+        "and 7 more): what is measured of such a class alone says little. **Data.**" in card
+    )
     assert "one of them. Animals only. Not for decisions" in card
     assert (
         "**Model.** 2 convolutions, each with max pooling, 1 hidden dense layer and a softmax, "
@@ -239,7 +255,7 @@ def test_the_paths_of_the_committed_card_lead_to_its_pictures(pytestconfig):
     linked = re.findall(r"\]\(([\w/.]+)\)", (reports / "README.md").read_text(encoding="utf-8"))
 
     assert "--card reports/README.md" in stage
-    assert len(linked) == 1 + len(gallery.PICTURES)
+    assert len(linked) == 2 + len(gallery.PICTURES)  # those, and two tables
     assert all((reports / path).is_file() for path in linked)
 
 

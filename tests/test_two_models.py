@@ -38,6 +38,8 @@ def test_a_table_worked_by_hand():
     assert result["p_value"] == pytest.approx(0.625)
     # Wilson, z = 1.959964, 6 of 10: (0.6 + z²/20 ± z sqrt(0.024 + z²/400)) / (1 + z²/10).
     assert result["a"]["interval_95"] == pytest.approx((0.3127, 0.8318), abs=1e-4)
+    # Recalls of a: 1/2, 0, 1, 1, 1/2; of b: 1/2, 1, 1/2, 1, 1.
+    assert [result[letter]["balanced_accuracy"] for letter in "ab"] == [0.6, 0.8]
     assert result["classes"][0] == {"class": 1, "images": 2, "only_a_right": 0, "only_b_right": 2}
     assert sum(row["only_b_right"] for row in result["classes"]) == 3
 

@@ -3,9 +3,10 @@
     python -m tools.predict picture.png folder/ [--json]
 
 Reads pictures (or all pictures in folders), the model, and what prepare wrote of the data: the
-form of the images and the names of the classes. What prepare would refuse is refused; a
-picture of another size is resized as `prepare.image_size` does it. Writes one line per picture to
-standard output. A person's own digits, on paper and in any light, are for `handwriting.predict`.
+form of the images, how a picture of other proportions is fitted into it (`prepare.fit`), and the
+names of the classes. What prepare would refuse is refused, and what it would read is read as
+`prepare.image_size` and `prepare.channels` do it. Writes one line per picture to standard output. A
+person's own digits, on paper and in any light, are for `handwriting.predict`.
 
 A file that cannot be read gets one line `error: FILE: cause` on standard error and the exit code
 becomes 1; the others are still read.
@@ -23,7 +24,7 @@ from cnn import kernels
 from cnn.base.errors import UserError
 from cnn.base.files import read_json
 from cnn.base.program import run
-from cnn.data.pictures import SUFFIXES, read_picture
+from cnn.data.pictures import FITS, SUFFIXES, read_pictures
 from cnn.data.splits import normalize
 from cnn.model import archive
 
@@ -47,15 +48,17 @@ def main(argv: list[str] | None = None) -> int:
     image_shape = about["height"], about["width"], about["channels"]
     classes = list(about["images_by_class"])
     model = archive.read(arguments.model, image_shape, len(classes))
+    fit = about.get("fit", FITS[0])
     failed = 0
     seen: list[tuple[Path, NDArray[np.uint8]]] = []
-    for path in [file for picture in arguments.pictures for file in files_in(picture)]:
-        try:
-            picture, _ = read_picture(path, image_shape[:2], image_shape[2])
-            seen.append((path, picture))
-        except UserError as error:
+    files = [file for picture in arguments.pictures for file in files_in(picture)]
+    sources = zip(files, files, strict=True)
+    for path, picture in read_pictures(sources, image_shape[:2], image_shape[2], fit):
+        if isinstance(picture, UserError):
             failed = 1
-            print(f"error: {path}: {error}", file=sys.stderr)
+            print(f"error: {path}: {picture}", file=sys.stderr)
+        else:
+            seen.append((path, picture))
     if not seen:
         return failed
     images = normalize(np.stack([picture for _, picture in seen]))

@@ -11,6 +11,7 @@ of that name is replaced. What else is in DVC's queue runs with them. Exit code 
 
 import argparse
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -92,6 +93,11 @@ def main(argv: list[str] | None = None) -> int:
     missing = {each: wanted[each] for each, accuracy in found.items() if accuracy is None}
     print(f"{name}: {n - len(missing)} of {n} runs are there", flush=True)
     if missing:
+        if not os.getcwd().isascii():
+            raise UserError(
+                f"{os.getcwd()}: DVC's queue works in no folder with letters beyond ASCII in its "
+                "path (treeverse/dvc#3629); move the project"
+            )
         try:
             train(missing, jobs)
         except KeyboardInterrupt:

@@ -156,7 +156,8 @@ def environment_for_clone() -> dict[str, str]:
 def dvc(folder: Path, *words: str) -> None:
     """Run a command of DVC's in `folder`, its output shown as it comes."""
     try:
-        subprocess.run(["dvc", *words], cwd=folder, env=environment_for_clone(), check=True)
+        environment = environment_for_clone() | {"DVC_SITE_CACHE_DIR": f"{folder}/.dvc/tmp/site"}
+        subprocess.run(["dvc", *words], cwd=folder, env=environment, check=True)
     except subprocess.CalledProcessError as error:
         raise UserError(
             f"'dvc {' '.join(words)}' failed in a fresh clone (exit code {error.returncode})"
@@ -171,8 +172,7 @@ def reproduce(folder: Path, cache: Path) -> None:
     """
     # The user's own DVC configuration may share a cache between projects.
     (folder / ".dvc/config.local").write_text(
-        f"[core]\n    site_cache_dir = {folder}/.dvc/tmp/site\n[cache]\n    dir = cache\n"
-        f"['remote \"here\"']\n    url = {cache}\n    verify = true\n",
+        f"[cache]\n    dir = cache\n['remote \"here\"']\n    url = {cache}\n    verify = true\n",
         encoding="utf-8",
     )
     raw = read_yaml(folder / "params.yaml")["prepare"]["raw"]

@@ -98,7 +98,7 @@ def read_bytes(path: str | Path, most: int) -> bytes:
                 raise UserError("not a regular file")
             if status.st_size > most:
                 raise UserError(f"{status.st_size:,} bytes; at most {most:,} are read")
-            return file.read(most)
+            return file.read(status.st_size)  # not `most`: Python would get that much memory
     except (OSError, ValueError) as error:
         raise UserError(getattr(error, "strerror", None) or str(error)) from error
 

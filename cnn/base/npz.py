@@ -60,9 +60,29 @@ def chunk_slices(n: int, row_bytes: int) -> Iterator[slice]:
 
 
 def in_chunks(array: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the rows of an array, (n, ...), in chunks of about CHUNK bytes."""
+    """Yield the rows of an array, (n, ...), in chunks of about CHUNK bytes.
+
+    Of a mapped array only a chunk is then in this process' memory at a time.
+    """
     array = np.atleast_1d(array)
-    return (array[rows] for rows in chunk_slices(len(array), array[:1].nbytes))
+    for rows in chunk_slices(len(array), array[:1].nbytes):
+        yield array[rows]
+        release(array)
+
+
+def release(array: np.ndarray) -> None:
+    """Give the pages of a mapped array back to the kernel, which brings them again when needed."""
+    base = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap):
+        base.madvise(mmap.MADV_DONTNEED)
+
+
+def mean(array: np.ndarray) -> float:
+    """Return the mean of an array that is not empty."""
+    sums = [chunk.sum(dtype=np.float64) for chunk in in_chunks(array)]
+    return float(sum(sums)) / array.size
 
 
 def extremes(array: np.ndarray) -> tuple[np.generic, np.generic]:
@@ -72,7 +92,7 @@ def extremes(array: np.ndarray) -> tuple[np.generic, np.generic]:
 
 
 def read_arrays(
-    path: str | Path, names: tuple[str, ...], scratch: Path | None = None
+    path: str | Path, names: tuple[str, ...], scratch: Path | None = None, remedy: str = REPAIR
 ) -> list[np.ndarray]:
     """Return the named arrays of an npz, read-only, whole by its own checksums (zip CRC-32).
 
@@ -82,6 +102,7 @@ def read_arrays(
     Parameters
     ----------
     scratch : the folder with room for what is unpacked; None for the system's.
+    remedy : what the user can do if the file is damaged.
 
     Raises
     ------
@@ -104,12 +125,12 @@ def read_arrays(
     except FileNotFoundError:
         raise UserError(f"{path}: is missing; run 'dvc repro'") from None
     except MemoryError as error:
-        raise UserError(f"{path}: {error}; free memory or, if it is damaged, {REPAIR}") from None
+        raise UserError(f"{path}: {error}; free memory or, if it is damaged, {remedy}") from None
     except ZIP_ERRORS as error:
         if isinstance(error, OSError) and error.errno:
             raise UserError(f"{path}: cannot be read: {reason(error)}") from None
         cause = brief(" ".join(str(error).split()), 200)[1:-1]
-        raise UserError(f"{path}: is damaged or no npz ({cause}); {REPAIR}") from None
+        raise UserError(f"{path}: is damaged or no npz ({cause}); {remedy}") from None
 
 
 def _array(

@@ -27,7 +27,7 @@ PAD = 16  # filters and units are padded with zeros to a multiple of this
 MOST_PARAMETERS = 2**31  # so that the place of one is an int32 in C
 INITIAL, DROPOUT, MOVES = range(3)  # purposes of random numbers
 # Of `self_check`, on every machine.
-CHECKED = "1aa12616ef58cd52"
+CHECKED = "cba72f1c325ca96e"
 
 
 class Recipe(NamedTuple):
@@ -47,6 +47,7 @@ class Recipe(NamedTuple):
     epsilon: float = 1e-7
     weight_decay: float = 0.0
     averaging: float = 0.0
+    class_weights: tuple[float, ...] = ()  # by which a class' images count; () is 1 for each
 
 
 class Weights(NamedTuple):
@@ -78,8 +79,17 @@ class _Recipe(Structure):
         ("seed", c_uint64),
         ("batch_size", c_int64),
         ("shards", c_int64),
-        *((name, c_float) for name in Recipe._fields[3:]),
+        *((name, c_float) for name in Recipe._fields[3:-1]),
+        ("class_weights", c_void_p),
     ]
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> _Recipe:
+        made = cls(*recipe[:-1])
+        if recipe.class_weights:
+            made.kept = np.array(recipe.class_weights, np.float32)  # for as long as C may read it
+            made.class_weights = made.kept.ctypes.data
+        return made
 
 
 class _Weights(Structure):
@@ -164,7 +174,8 @@ def probabilities(network: Network, arrays: list[Floats], images: Floats) -> Flo
 def self_check(kernels: Kernels) -> str:
     """Return a digest of what a few steps of a small network with every option give."""
     network = Network((12, 11, 3), (5, 17), 3, "same", (9,), 0.25, 4)
-    recipe = Recipe(7, 24, 4, 0.25, 1.5, 20, 0.2, 0.1, 0.5, 0.8, 0.99, 1e-7, 0.1, 0.9)
+    weights = (0.5, 1.0, 2.0, 0.75)
+    recipe = Recipe(7, 24, 4, 0.25, 1.5, 20, 0.2, 0.1, 0.5, 0.8, 0.99, 1e-7, 0.1, 0.9, weights)
     images = kernels.uniform(1, INITIAL, 1, 0, 40 * 12 * 11 * 3).reshape(40, 12, 11, 3)
     state = kernels.initial_weights(network, seed=3, averaged=True)
     rates = np.array([0.01, 0.02], np.float32)
@@ -270,13 +281,15 @@ class Kernels:
         n, size = len(images), len(state.weights)
         if recipe.batch_size < 1 or recipe.shards not in {2**i for i in range(7)}:
             raise ValueError(f"a batch of {recipe.batch_size} in {recipe.shards} shards")
+        if len(recipe.class_weights) not in (0, network.classes):
+            raise ValueError(f"{len(recipe.class_weights)} weights of {network.classes} classes")
         if not all(array is None or array.flags.writeable for array in state):
             raise ValueError("weights that may not be written to")
         _check_range(order, n, "order")
         _check_range(labels, network.classes, "labels")
         return [
             byref(self._structure(network, size)),
-            byref(_Recipe(*recipe)),
+            byref(_Recipe.of(recipe)),
             byref(_addresses(state)),
             _address(images, np.float32, (n, *network.image_shape), "images"),
             _address(labels, np.int64, (n,), "labels"),
@@ -358,7 +371,7 @@ class Kernels:
             raise ValueError(f"rows: {rows.shape}")
         self._c.apply(
             byref(self._structure(network, size)),
-            byref(_Recipe(*recipe)),
+            byref(_Recipe.of(recipe)),
             byref(_addresses(state)),
             step,
             rate,
@@ -409,7 +422,7 @@ class Kernels:
         n, out = len(images), np.empty_like(images)
         if self._c.moved(
             byref(self._structure(network)),
-            byref(_Recipe(*recipe)),
+            byref(_Recipe.of(recipe)),
             step,
             row,
             _address(images, np.float32, (n, *network.image_shape), "images"),

@@ -410,7 +410,7 @@ static float shard_gradient(const Batch *batch, const float *weights, Work *work
   const Network *net = plan->net;
   const int64_t size = (batch->recipe->batch + batch->recipe->shards - 1) / batch->recipe->shards;
   const int64_t end = least((shard + 1) * size, batch->count), width = padded(plan->classes);
-  const float weight = 1.0f / (float)batch->count;
+  const float share = 1.0f / (float)batch->count, *weights_of = batch->recipe->class_weights;
   float loss = 0.0f;
   if (shard * size >= end) {
     memset(g, 0, (size_t)plan->parameters * 4);
@@ -427,6 +427,7 @@ static float shard_gradient(const Batch *batch, const float *weights, Work *work
     for (int64_t i = 0; i < n; i++) {
       const int64_t label = batch->labels[batch->order[place + i]];
       float *p = work->value[net->dense - 1] + i * width, *dz = work->dz + i * width;
+      const float weight = weights_of ? weights_of[label] * share : share;
       int64_t best;
       loss = __builtin_fmaf(softmax(p, plan->classes, label, &best), weight, loss);
       *correct += best == label;

@@ -28,7 +28,8 @@
    A step. A batch of n images is split into `shards` parts of ceil(batch / shards) places, the last
    ones maybe short or empty. In each shard, gradients are chains that begin with 0 and run over its
    images in their order; da is the gradient of a layer's outputs, dz of what was before ReLU:
-   - last layer: dz = (p - (class is label)) * (1 / n).
+   - last layer: dz = (p - (class is label)) * s. s = 1 / n; where classes have weights, that of the
+     label's class * (1 / n).
    - dense: dw = chain of x * dz over the images, db = chain of dz over the images;
      da of the layer before = chain of w * dz over the outputs. dz = da where the output is > 0,
      else 0.
@@ -40,7 +41,7 @@
      - others: a list, for each filter, of image, y, x of the pooled outputs where g is not 0.
        db = chain of g over the list; dw = chain of g * x over the list; da of the layer before, for
        each image, = chain of g * w over filter, then list.
-   - loss = chain of losses * (1 / n) over the shard's images, by fma.
+   - loss = chain of losses * s over the shard's images, by fma.
    The shards' gradients and losses are added in a tree: i with i + shards / 2, then with half of
    that, to one.
 
@@ -87,6 +88,7 @@ typedef struct {
   int64_t batch, shards;
   float dropout, shift, rotation, shear, scale, fill; /* shares, pixels, degrees, value in [0, 1] */
   float beta_1, beta_2, epsilon, weight_decay, averaging;
+  const float *class_weights; /* (classes,), or NULL */
 } Recipe;
 
 /* Weights and what Adam keeps, (parameters,) each, in the layout of network.c. */

@@ -1,6 +1,9 @@
 """The model card: what it says, and how (Mitchell et al. 2019, Model Cards for Model Reporting)."""
 
 from collections import Counter
+from pathlib import PurePosixPath
+
+from cnn.results.intervals import small_classes
 
 MOST = 5  # rows of the card's tables
 Row = dict[str, object]  # of predictions.csv
@@ -77,6 +80,10 @@ def model_card(
     leak = (
         f" **{repeated} of the test images are in training too**, to the bit." if repeated else ""
     )
+    few = small_classes({name: numbers["support"] for name, numbers in per_class.items()})
+    few = f"\n**Few test images.** {few}.\n" if few else ""
+    doubted = scores["labels_in_doubt"]
+    table = PurePosixPath(pictures).with_name("suspects.csv")
     licence = f" Licence of the data: {data['licence']}." if data["licence"] else ""
     limits = f" {data['limits']}" if data["limits"] else ""
     return f"""# A CNN that tells {k} classes of images apart: {data["title"]}
@@ -87,15 +94,18 @@ Written by `dvc repro`; do not edit. The figures are those of the run that wrote
 | --- | --- |
 | accuracy | {metrics["accuracy"]:.2%}, 95 % interval {metrics["accuracy_low"]:.2%} to {
         metrics["accuracy_high"]:.2%} (Wilson) |
+| balanced accuracy, the mean of the classes' recalls | {
+        metrics["balanced_accuracy"]:.2%}, 95 % interval {metrics["balanced_low"]:.2%} to {
+        metrics["balanced_high"]:.2%} (Price and Bonett) |
 | images read wrongly | {metrics["errors"]} |
 | log loss | {metrics["log_loss"]:.4f} nats |
 | F1, mean of the classes | {scores["macro_f1"]:.4f} |
 | ROC AUC, mean of each class against the rest | {scores["macro_roc_auc"]:.5f} |
 | expected calibration error | {scores["calibration_error"]:.4f} |
 
-The interval says what another {n:,} images of the same kind could give; another seed gives another
+The intervals say what another {n:,} images of the same kind could give; another seed gives another
 model.
-
+{few}
 **Data.** {data["description"]} {data["height"]} x {data["width"]} pixels, {channels}; {
         k
     } classes. {data["train_images"]:,} images for training, {
@@ -122,6 +132,11 @@ Most confident mistakes (all rows are in [predictions.csv](predictions.csv)):
 | test image | actual | read as | confidence |
 | ---: | --- | --- | ---: |
 {mistakes}
+
+**{doubted} of the {n + data["validation_images"]:,} labels of test and validation images are in
+doubt**: the model, which learned from other images, is sure of another class (confident
+learning). The most doubtful are in [suspects.csv]({table}), and pictured below: look whether the
+label is wrong, or the model.
 
 ## Pictures
 

@@ -3,12 +3,18 @@
 All computing is elsewhere; here is only what goes where, readable from 2 to 100 classes.
 """
 
+import unicodedata
+from collections.abc import Iterable
+from itertools import accumulate
+
 import matplotlib
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+from cnn.results.fonts import DEJAVU, is_wide, show_names
 
 PERCENT = FuncFormatter(lambda share, _: f"{100 * share:g} %")  # as many decimals as it takes
 COUNT = FuncFormatter(lambda count, _: f"{count:,.0f}")
@@ -18,15 +24,18 @@ FEW = 15  # classes, up to which a matrix has room for numbers and a table stand
 ROWS = 26  # classes that a table shows: of more, the weakest
 
 
-def set_style() -> None:
-    """Forget the user's matplotlibrc and style sheets: they must not change a picture."""
+def set_style(names: Iterable[str] = ()) -> str:
+    """Forget the user's matplotlibrc and style sheets: they must not change a picture.
+
+    Returns a note on what of `names` no font shows, "" if all is shown.
+    """
     matplotlib.use("Agg")
     matplotlib.rcdefaults()
     sns.set_theme(
         context="notebook",
         style="ticks",
         palette=PALETTE,
-        font="DejaVu Sans",
+        font=DEJAVU,
         rc={
             "axes.grid": True,
             "grid.color": "#dddddd",
@@ -40,11 +49,33 @@ def set_style() -> None:
             "text.parse_math": False,  # a class may be called $1
         },
     )
+    return show_names(names)
+
+
+def columns_of(name: str) -> int:
+    """Return how wide a name is: a letter is a column, a Chinese character two, an accent none."""
+    return sum(map(_columns, name))
+
+
+def _columns(character: str) -> int:
+    return 0 if unicodedata.category(character) in ("Mn", "Cf") else 1 + is_wide(character)
 
 
 def short(name: str, most: int = 14) -> str:
-    """Return a name of at most `most` characters, its end kept: names often differ there."""
-    return name if len(name) <= most else f"{name[: most - 6]}…{name[-5:]}"
+    """Return a name of at most `most` columns, its end kept: names often differ there."""
+    if columns_of(name) > most:
+        name = _without_middle(name, most)
+    # A mark on each side keeps the numbers after an Arabic or Hebrew name where they are.
+    to_the_left = any(unicodedata.bidirectional(each) in ("R", "AL") for each in name)
+    return f"\u200e{name}\u200e" if to_the_left else name
+
+
+def _without_middle(name: str, most: int) -> str:
+    start = sum(total <= most - 6 for total in accumulate(map(_columns, name)))
+    end = sum(total <= 5 for total in accumulate(map(_columns, reversed(name))))
+    while unicodedata.category(name[-end]).startswith("M"):  # it belongs to the letter before it
+        end -= 1
+    return f"{name[:start]}…{name[-end:]}"
 
 
 def lean(ax: Axes, degrees: float = 35) -> None:
@@ -100,7 +131,7 @@ def draw_report(per_class: pd.DataFrame, ax: Axes) -> Axes:
     which = "class" if k <= ROWS else f"class, the {ROWS} weakest of {k}"
     ax.set(title=f"Precision, recall and F1 by {which}", xlabel="", ylabel="")
     ax.tick_params(length=0, rotation=0)
-    if on_its_side and max(map(len, table.index)) > 5:
+    if on_its_side and max(map(columns_of, table.index)) > 5:
         lean(ax)
     return ax
 
@@ -139,7 +170,7 @@ def draw_confusion(confusion: pd.DataFrame, ax: Axes) -> Axes:
         ylabel="actual",
     )
     ax.tick_params(length=0, rotation=0, labelsize=max(5, min(11, 330 / k)))
-    if max(map(len, names)) > (2 if k > FEW else 5):
+    if max(map(columns_of, names)) > (2 if k > FEW else 5):
         lean(ax, 90 if k > FEW else 35)
     return ax
 

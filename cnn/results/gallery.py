@@ -19,6 +19,7 @@ from cnn.results.figures import (
     DPI,
     FEW,
     ROWS,
+    columns_of,
     draw_confusion,
     draw_curve,
     draw_reliability,
@@ -37,6 +38,7 @@ class Results(NamedTuple):
     images : float32 (n, h, w, c) in [0, 1]; labels, predicted : int64 (n,); confidence : (n,).
     classes : k names.
     history : one row per epoch; tables : those of `cnn.results.metrics.evaluate`.
+    suspects : m images, (h, w, c), those of the table `suspects`.
     samples, mistakes : how many images are shown.
     """
 
@@ -47,6 +49,7 @@ class Results(NamedTuple):
     classes: list[str]
     history: pd.DataFrame
     tables: dict[str, pd.DataFrame]
+    suspects: list[NDArray[np.float32]]
     samples: int
     mistakes: int
 
@@ -56,9 +59,23 @@ class Results(NamedTuple):
         # Stable, so that images of equal confidence keep their order.
         return wrong[np.argsort(-self.confidence[wrong], kind="stable")][: self.mistakes]
 
+    def sampled(self) -> NDArray[np.int64]:
+        """Return the indices of the samples: of each class in turn the first image, the second...
+
+        Where they are fewer than the classes, of classes at even distances.
+        """
+        by_class = np.argsort(self.labels, kind="stable")
+        counts = np.bincount(self.labels, minlength=len(self.classes))
+        turn = np.empty_like(self.labels)
+        turn[by_class] = np.arange(len(by_class)) - np.repeat(np.cumsum(counts) - counts, counts)
+        in_turn, k = np.lexsort((self.labels, turn)), len(self.classes)
+        if self.samples < k:
+            return in_turn[np.arange(self.samples) * k // self.samples]
+        return in_turn[: self.samples]
+
 
 def draw_images(
-    images: NDArray[np.float32],
+    images: NDArray[np.float32] | list[NDArray[np.float32]],
     captions: list[str],
     colors: list[str],
     figure: Figure,
@@ -100,11 +117,12 @@ def _learning_curves(figure: Figure, results: Results) -> None:
 
 
 def _samples(figure: Figure, results: Results) -> None:
-    pairs = list(zip(results.predicted, results.labels, strict=True))[: results.samples]
+    sampled = results.sampled()
+    pairs = list(zip(results.predicted[sampled], results.labels[sampled], strict=True))
     names = [short(name) for name in results.classes]
-    between = ", " if max(map(len, names)) <= 2 else "\n"
+    between = "\n" if _named(results) else ", "
     draw_images(
-        results.images[: results.samples],
+        results.images[sampled],
         [f"predicted {names[p]}{between}true {names[a]}" for p, a in pairs],
         [RIGHT if p == a else WRONG for p, a in pairs],
         figure,
@@ -131,7 +149,7 @@ def _mistakes(figure: Figure, results: Results) -> None:
         (names[results.labels[i]], names[results.predicted[i]], results.confidence[i])
         for i in worst
     ]
-    after = " " if max(map(len, names)) <= 2 else "\n"
+    after = "\n" if _named(results) else " "
     n = np.count_nonzero(results.predicted != results.labels)
     draw_images(
         results.images[worst],
@@ -140,6 +158,21 @@ def _mistakes(figure: Figure, results: Results) -> None:
         figure,
         columns=6 if after == " " else 4,
         title=f"The {len(worst)} most confident of {n} mistakes",
+    )
+
+
+def _suspects(figure: Figure, results: Results) -> None:
+    captions = [
+        f"{row.split} {row.index}\nlabel {short(row.label)}\nread as {short(row.predicted)}"
+        for row in results.tables["suspects"].itertuples(index=False)
+    ]
+    draw_images(
+        results.suspects,
+        captions,
+        [WRONG] * len(captions),
+        figure,
+        columns=5,
+        title="The labels most in doubt" if captions else "No label is in doubt",
     )
 
 
@@ -161,7 +194,7 @@ def _gallery(n: int, columns: int, row: float) -> float:
 
 
 def _named(results: Results) -> bool:
-    return max(map(len, results.classes)) > 2
+    return max(map(columns_of, results.classes)) > 2
 
 
 PICTURES = {
@@ -174,7 +207,7 @@ PICTURES = {
     "samples": Picture(
         lambda results: _gallery(results.samples, 5, 2.2),
         _samples,
-        "The first test images, with what was read and what they are.",
+        "Test images of each class in turn, with what was read and what they are.",
     ),
     "report": Picture(
         lambda results: (
@@ -203,6 +236,12 @@ PICTURES = {
         ),
         _mistakes,
         "The mistakes of which the model was most sure.",
+    ),
+    "suspects": Picture(
+        lambda results: _gallery(len(results.suspects), 5, 2.5) + 0.35,
+        _suspects,
+        "Test and validation images whose label the model doubts most, by confident learning: look "
+        "whether the label is wrong, or the model.",
     ),
     "reliability": Picture(
         lambda results: 7,
@@ -240,12 +279,16 @@ def save(figure: Figure, path: Path) -> None:
             file.write(struct.pack(">L", len(content)) + kind + content + struct.pack(">L", check))
 
 
-def draw_all(folder: Path, results: Results) -> None:
-    """Write a PNG for each of PICTURES into `folder`, and captions.json."""
-    set_style()
+def draw_all(folder: Path, results: Results) -> str:
+    """Write a PNG for each of PICTURES into `folder`, and captions.json.
+
+    Returns a note on what of the classes' names no font shows, "" if all is shown.
+    """
+    note = set_style(results.classes)
     for name, picture in PICTURES.items():
         figure = plt.figure(figsize=(10, picture.height(results)))
         picture.draw(figure, results)
         save(figure, folder / f"{name}.png")
         plt.close(figure)
     write_json(folder / "captions.json", {name: each.caption for name, each in PICTURES.items()})
+    return note

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cnn.results.intervals import wilson_interval
+from cnn.results.intervals import mean_share, wilson_interval
 
 ROC_GRID = np.concatenate(
     [[0.0], np.logspace(-4, 0, 99)]
@@ -133,15 +133,27 @@ def roc_curves(
 
 
 def headlines(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> dict[str, float]:
-    """Return the few metrics that `dvc metrics` shows: accuracy with its interval, log loss."""
+    """Return the few metrics that `dvc metrics` shows: accuracies with intervals, log loss.
+
+    The balanced accuracy is the mean of the classes' recalls: a rare class counts as much as a
+    frequent one.
+    """
     from sklearn.metrics import log_loss
 
-    right = int((probabilities.argmax(axis=1) == labels).sum())
+    is_right = probabilities.argmax(axis=1) == labels
+    right = int(is_right.sum())
     low, high = wilson_interval(right, len(labels))
+    counts = np.bincount(labels[is_right], minlength=probabilities.shape[1])
+    balanced, balanced_low, balanced_high = mean_share(
+        counts.tolist(), np.bincount(labels).tolist()
+    )
     return {
         "accuracy": right / len(labels),
         "accuracy_low": low,
         "accuracy_high": high,
+        "balanced_accuracy": balanced,
+        "balanced_low": balanced_low,
+        "balanced_high": balanced_high,
         "errors": len(labels) - right,
         "log_loss": log_loss(
             labels, normalized(probabilities), labels=range(probabilities.shape[1])

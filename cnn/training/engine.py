@@ -36,9 +36,23 @@ class Workers(Protocol):
         """Return the rows of all, (size, ...), in their order; called by all, each with its own."""
 
 
-def recipe_of(params: TrainParams, **others: float) -> Recipe:
+def class_weights(
+    params: TrainParams, labels: NDArray[np.int64], classes: int
+) -> tuple[float, ...]:
+    """Return by how much the images of each class count, () for equally.
+
+    Balanced: n / (classes * images of the class), so that each class counts as much as another
+    (King and Zeng 2001), as scikit-learn computes it.
+    """
+    if params.class_weights == "none":
+        return ()
+    counts = np.bincount(labels, minlength=classes)
+    return tuple((len(labels) / (classes * np.maximum(counts, 1))).tolist())
+
+
+def recipe_of(params: TrainParams, **others: float | tuple[float, ...]) -> Recipe:
     """Return what section `train` says of a step; `others` are fields that it lacks."""
-    given = params.model_dump() | others
+    given = params.model_dump(exclude={"class_weights"}) | others
     return Recipe(**{name: given[name] for name in Recipe._fields if name in given})
 
 
@@ -221,7 +235,8 @@ def epoch(
     first_step, total_steps : the number of the epoch's first step, and of steps, in the training.
     start : how many images have been seen, a multiple of the batch size.
     """
-    kernels, recipe, size = load(), recipe_of(params), params.batch_size
+    kernels, size = load(), params.batch_size
+    recipe = recipe_of(params, class_weights=class_weights(params, data.labels, network.classes))
     room = None if workers else np.empty(recipe.shards * len(weights.weights), np.float32)
     on_disk = not prefetch.resident(data.images).all()
     chunk, requested, n = 1, start, len(order)

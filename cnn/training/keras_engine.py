@@ -20,7 +20,7 @@ from cnn.kernels import load
 from cnn.model.keras_runtime import layer_not_finite
 from cnn.model.network import Layer, Network
 from cnn.training.checkpoint import Row
-from cnn.training.engine import recipe_of, schedule_of
+from cnn.training.engine import class_weights, recipe_of, schedule_of
 from cnn.training.params import TrainParams
 from cnn.training.progress import Progress
 
@@ -151,6 +151,7 @@ def fit(
             progress.update(model.optimizer.iterations.numpy().item())
 
     given = (training.images, training.labels)
+    weights = class_weights(params, training.labels, network.classes)
     with Progress(params.epochs * steps_per_epoch) as progress:
         model.fit(
             *([moved_batches(params, network, training)] if params.moves else given),
@@ -158,6 +159,7 @@ def fit(
             epochs=params.epochs,
             validation_data=(validation.images, validation.labels),
             callbacks=[History()],
+            class_weight=dict(enumerate(weights)) or None,
             verbose=0,
         )
     return model

@@ -88,4 +88,5 @@ class TrainParams(NetworkParams, OptimizerParams, AugmentationParams):
     shards: Annotated[int, AfterValidator(_power_of_two)] = Field(
         description="1, 2, 4, 8, 16, 32 or 64"
     )
+    class_weights: Literal["none", "balanced"]
     resume: bool = Field(description="true or false")

@@ -69,7 +69,10 @@ def test_a_folder_of_pictures_by_one_parameter(clone, monkeypatch, capsys):
     assert list(read_json(clone, "reports/evaluate/per_class.json")) == sorted(SHAPES)
     assert read_json(clone, "reports/evaluate/metrics.json")["accuracy"] > 0.5
     card = (clone / "reports/README.md").read_text(encoding="utf-8")
-    assert "Images from data/raw/my signs. 16 x 20 pixels, colour; 5 classes." in card
+    assert (
+        "Images from data/raw/my signs, a folder of pictures. 16 x 20 pixels, colour; 5 classes."
+        in card
+    )
     assert "MNIST" not in card
     with open(clone / "reports/predictions.csv", encoding="utf-8", newline="") as stream:
         assert {row["actual"] for row in csv.DictReader(stream)} == set(SHAPES)

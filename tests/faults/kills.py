@@ -45,7 +45,8 @@ def _at_every_write(given: Given, stage: object, raw: Path) -> Iterator[Fault]:
         what = f"{stage.__name__}: kill {number}"
         if ended.code != -signal.SIGKILL:
             problem = "" if found == after else f"left {sorted(found)}"
-            yield Fault(f"{what}: what runs after all of them", ended.errors or problem)
+            errors = [line for line in ended.errors.splitlines() if not line.startswith("note: ")]
+            yield Fault(f"{what}: what runs after all of them", " ".join(errors) or problem)
             return
         yield Fault(what, half_written(finished, after))
         for name in finished:

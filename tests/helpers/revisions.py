@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cnn.base.files import read_json, write_csv
-from cnn.results import metrics, tables
+from cnn.results import metrics, suspects, tables
 from stages import report
 
 PROJECT = Path(__file__).parents[2]
@@ -58,6 +58,8 @@ def make_history(root: Path) -> None:
         probabilities[np.arange(len(labels)), predicted] = 1
         probabilities /= probabilities.sum(axis=1, keepdims=True)
         results = metrics.evaluate(labels, probabilities, classes, bins=15)
+        tested = suspects.Split(labels, probabilities, images)
+        results.tables["suspects"] = suspects.table({"test": tested}, classes)[:20]
         tables.write(*results, root / "reports/evaluate")
         write_csv(
             root / "reports/predictions.csv",

@@ -12,7 +12,11 @@ from cnn.base.errors import UserError
 from cnn.base.files import atomic_write
 from cnn.results.figures import PALETTE, PERCENT, set_style, short
 
-TITLES = {"accuracy": "Test accuracy", "log_loss": "Log loss, nats"}  # one panel each
+TITLES = {  # one panel each
+    "accuracy": "Test accuracy",
+    "balanced_accuracy": "Balanced test accuracy: the mean of the classes' recalls",
+    "log_loss": "Log loss, nats",
+}
 LANES = (-0.3, 0.12)  # where a set's dots lie, a lane per run from the least seed down
 MEAN = 0.3  # where its mean lies, below them
 
@@ -38,20 +42,20 @@ def draw_runs(result: dict, metric: str, ax: Axes) -> Axes:
     )
     ax.set(ylim=(1.55, -0.55), title=TITLES[metric])
     ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    if metric == "accuracy":
+    if metric.endswith("accuracy"):
         ax.xaxis.set_major_formatter(PERCENT)
     return ax
 
 
 def save(result: dict, path: str | Path) -> None:
-    """Draw accuracy and log loss of two sets into a PNG 900 pixels wide.
+    """Draw accuracies and log loss of two sets into a PNG 900 pixels wide.
 
     Raises
     ------
     UserError
         The file cannot be written.
     """
-    set_style()
+    set_style(result[letter]["revision"] for letter in "ab")
     metrics = [metric for metric in TITLES if metric in result["difference"]]
     figure, axes = plt.subplots(len(metrics), figsize=(9, 0.5 + 2.4 * len(metrics)), squeeze=False)
     for metric, ax in zip(metrics, axes[:, 0], strict=True):

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn.base.errors import UserError
-from cnn.results.intervals import wilson_interval
+from cnn.results.intervals import mean_share, wilson_interval
 from tools.compare.runs import PREDICTIONS, Predictions
 from tools.compare.verdict import chance, columns
 
@@ -31,9 +31,9 @@ def mcnemar(actual: NDArray, predicted_a: NDArray, predicted_b: NDArray) -> dict
 
     Returns
     -------
-    Counts, accuracies with Wilson intervals, the exact two-sided McNemar p-value (of images that
-    just one model reads correctly, the share that is B's, against a half), and the classes by
-    change.
+    Counts, accuracies and balanced ones with their intervals, the exact two-sided McNemar p-value
+    (of images that just one model reads correctly, the share that is B's, against a half), and the
+    classes by change.
     """
     from scipy.stats import binomtest
 
@@ -58,6 +58,7 @@ def mcnemar(actual: NDArray, predicted_a: NDArray, predicted_b: NDArray) -> dict
                 "wrong": n - int(right.sum()),
                 "accuracy": float(right.mean()),
                 "interval_95": wilson_interval(int(right.sum()), n),
+                **balanced(actual, right),
             }
             for name, right in (("a", right_a), ("b", right_b))
         },
@@ -67,6 +68,13 @@ def mcnemar(actual: NDArray, predicted_a: NDArray, predicted_b: NDArray) -> dict
         "p_value": binomtest(int(only_b.sum()), discordant).pvalue if discordant else 1.0,
         "classes": classes,
     }
+
+
+def balanced(actual: NDArray, right: NDArray[np.bool_]) -> dict[str, object]:
+    """Return the mean of the classes' recalls with its interval; right : (n,), which were read."""
+    each = [right[actual == name] for name in np.unique(actual)]
+    mean, low, high = mean_share([int(some.sum()) for some in each], list(map(len, each)))
+    return {"balanced_accuracy": mean, "balanced_interval_95": (low, high)}
 
 
 def sentence(result: dict) -> str:
@@ -109,6 +117,11 @@ def table(result: dict) -> str:
     rows = [
         ("accuracy", *(f"{model['accuracy']:.2%}" for model in (a, b))),
         ("95 % interval", *("{:.2%} to {:.2%}".format(*model["interval_95"]) for model in (a, b))),
+        ("balanced accuracy", *(f"{model['balanced_accuracy']:.2%}" for model in (a, b))),
+        (
+            "95 % interval",
+            *("{:.2%} to {:.2%}".format(*model["balanced_interval_95"]) for model in (a, b)),
+        ),
         (f"wrong of {n:,}", *(f"{model['wrong']:,}" for model in (a, b))),
         ("right where the other is wrong", result["only_a_right"], result["only_b_right"]),
     ]

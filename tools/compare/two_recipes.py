@@ -12,7 +12,8 @@ from tools.compare.verdict import chance, columns, p_value
 
 WIDTH = 80
 # How a metric is shown: times what, decimals, unit. A mean of accuracies has more digits than one.
-FORMS = {"accuracy": (100, 3, "%"), "errors": (1, 1, "")}
+SHARE = (100, 3, "%")
+FORMS = {"accuracy": SHARE, "balanced_accuracy": SHARE, "errors": (1, 1, "")}
 OTHER_FORM = (1, 5, "")
 
 
@@ -169,7 +170,7 @@ def table(result: dict) -> str:
             means.append(f"{show(name, mean)}{spread}")
         intervals = (span(name, side["metrics"][name]["interval_95"]) for side in sides)
         rows += [(name, *means), ("  95 % interval of the mean", *intervals)]
-        title = "accuracy, % points" if name == "accuracy" else name
+        title = f"{name}, % points" if FORMS.get(name) == SHARE else name
         change, interval = show(name, found["mean"], "+"), span(name, found["interval_95"], "+")
         p = "-" if found["p_value"] is None else p_value(found["p_value"])
         changes.append((title, change, interval, p))

@@ -93,6 +93,7 @@ static int differs(int64_t number) {
   for (int64_t l = 0; l < net.dense; l++) net.units[l] = whole(2, 40);
   const Plan plan = plan_of(&net);
   const int moves = chance() < 0.5f;
+  float *class_weights = chances(plan.classes);
   const Recipe recipe = {.seed = (uint64_t)(number * 77),
                          .batch = whole(1, 48),
                          .shards = 1 << whole(0, 4),
@@ -106,7 +107,8 @@ static int differs(int64_t number) {
                          .beta_2 = some(0.999f),
                          .epsilon = 1e-7f,
                          .weight_decay = some(1),
-                         .averaging = some(0.99f)};
+                         .averaging = some(0.99f),
+                         .class_weights = chance() < 0.5f ? class_weights : NULL};
   const int64_t n = whole(1, 60), pixels = net.height * net.width * net.channels;
   const int64_t steps = (n + recipe.batch - 1) / recipe.batch, own = twin_parameters(&net);
   const uint64_t first = (uint64_t)whole(0, 2);
@@ -147,7 +149,8 @@ static int differs(int64_t number) {
     free(of[i]), free(plain_of[i]);
   }
   void *rest[] = {images,       rates,     alphas,           labels,           order,   losses,
-                  plain_losses, gradients, probabilities[0], probabilities[1], each[0], each[1]};
+                  plain_losses, gradients, probabilities[0], probabilities[1], each[0], each[1],
+                  class_weights};
   for (unsigned i = 0; i < sizeof rest / sizeof *rest; i++) free(rest[i]);
   printf("%lld %016llx\n", (long long)number, (unsigned long long)digest);
   return wrong;

@@ -397,8 +397,10 @@ int64_t twin_train(const Network *net, const Recipe *recipe, Weights *w, const f
       twin_move(net, recipe, step, row, images + chosen[row] * pixels, run.maps[0]);
       twin_uniform(recipe->seed, DROPOUT, step, (uint32_t)row, run.flat, run.chance);
       correct += forwards(&run, label, &loss) == label;
-      sum[run.parameters] = fmaf(loss, 1.0f / (float)n, sum[run.parameters]);
-      backwards(&run, label, 1.0f / (float)n, sum);
+      float weight = 1.0f / (float)n;
+      if (recipe->class_weights) weight = recipe->class_weights[label] * weight;
+      sum[run.parameters] = fmaf(loss, weight, sum[run.parameters]);
+      backwards(&run, label, weight, sum);
     }
     for (int64_t half = shards / 2; half >= 1; half /= 2)
       for (int64_t i = 0; i < half * length; i++) sums[i] += sums[half * length + i];

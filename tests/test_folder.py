@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn.data.folders import read_folder
+from cnn.data.raw import Options
 from cnn.data.readers import read
 
 
@@ -23,13 +23,14 @@ def folder(tmp_path):
 
 
 def test_each_subfolder_is_a_class(folder):
-    raw = read(folder, None, None)
+    raw = read(folder)
 
     assert raw.classes == ["größer als", "kleiner"]
-    assert raw.x_train.shape == (4, 10, 12, 3)
-    np.testing.assert_array_equal(raw.y_train, [0, 0, 1, 1])
-    np.testing.assert_array_equal(raw.x_train[1, 0, 0], [61, 30, 0])
-    assert (raw.x_test, raw.notes, raw.published) == (None, [], None)
+    assert raw.splits["train"].images.shape == (4, 10, 12, 3)
+    np.testing.assert_array_equal(raw.splits["train"].labels, [0, 0, 1, 1])
+    np.testing.assert_array_equal(raw.splits["train"].images[1, 0, 0], [61, 30, 0])
+    assert (list(raw.splits), raw.notes, raw.published) == (["train"], [], None)
+    assert raw.splits["train"].names[1] == f"{folder}/größer als/1.png"
 
 
 def test_train_and_test_may_stand_above(folder, tmp_path):
@@ -38,10 +39,10 @@ def test_train_and_test_may_stand_above(folder, tmp_path):
     for name in ("größer als", "kleiner"):
         picture(tmp_path / "both" / "test" / name / "0.jpg")
 
-    raw = read(tmp_path / "both", None, None)
+    raw = read(tmp_path / "both")
 
-    assert (len(raw.x_train), len(raw.x_test)) == (4, 2)
-    np.testing.assert_array_equal(raw.y_test, [0, 1])
+    assert (len(raw.splits["train"].images), len(raw.splits["test"].images)) == (4, 2)
+    np.testing.assert_array_equal(raw.splits["test"].labels, [0, 1])
 
 
 def test_the_order_is_that_of_the_names_and_hidden_files_are_none(folder):
@@ -49,34 +50,34 @@ def test_the_order_is_that_of_the_names_and_hidden_files_are_none(folder):
     (folder / "kleiner" / ".DS_Store").write_text("")
     (folder / ".git").mkdir()
 
-    raw = read(folder, None, None)
+    raw = read(folder)
 
     assert raw.classes == ["größer als", "kleiner"]
-    assert raw.x_train[2:, 0, 0, 0].tolist() == [60, 61, 90]  # 0.png, 1.png, 10.png
+    assert raw.splits["train"].images[2:, 0, 0, 0].tolist() == [60, 61, 90]  # 0.png, 1.png, 10.png
 
 
 def test_channels_and_size_bring_what_differs_together(folder):
     picture(folder / "kleiner" / "grey.png", mode="L")
     picture(folder / "kleiner" / "large.png", size=(100, 80))
 
-    raw = read(folder, 16, 1)
+    raw = read(folder, Options(size=16, channels=1))
 
-    assert raw.x_train.shape == (6, 16, 16, 1)
+    assert raw.splits["train"].images.shape == (6, 16, 16, 1)
 
 
 def test_a_text_beside_the_pictures_is_a_note(folder):
     (folder / "kleiner" / "notes.txt").write_text("mine")
 
-    raw = read(folder, None, None)
+    raw = read(folder)
 
-    assert raw.notes == [f"{folder / 'kleiner'}: 1 no pictures by name, left out: notes.txt"]
+    assert raw.notes == [f"1 left out, no pictures by name: {folder / 'kleiner/notes.txt'}"]
 
 
 def test_light_pictures_are_a_note(folder):
     for file in folder.rglob("*.png"):
         Image.new("RGB", (12, 10), "white").save(file)
 
-    assert read(folder, None, None).notes[0].startswith("the pictures are light on the whole")
+    assert read(folder).notes[-1].startswith("the pictures are light on the whole")
 
 
 def replace(path, content: bytes):
@@ -144,8 +145,7 @@ def many(folder):
 
 def a_third_split(folder):
     picture(folder / "train" / "a" / "1.png")
-    picture(folder / "val" / "a" / "1.png")
-    return "'größer als' stands next to train/; only train/ and test/ may"
+    return "'größer als' stands next to train/; only train/, val/ and test/ may"
 
 
 def only_a_test(folder):
@@ -178,7 +178,7 @@ BAD = [
 def test_what_cannot_be_used_is_one_line(folder, refusal, spoil):
     reason = spoil(folder)
 
-    message = refusal(read, folder, None, None)
+    message = refusal(read, folder)
 
     assert message.startswith(str(folder))
     assert reason in message
@@ -193,7 +193,7 @@ def test_all_bad_pictures_are_listed_by_their_reason(folder, refusal):
     picture(large, size=(13, 10))
     picture(folder / "test" / "kleiner" / "1.png")
 
-    message = refusal(read, folder, None, None)
+    message = refusal(read, folder)
 
     assert message.startswith(f"{bad[0]}, {bad[1]}: the file is empty; {large}: is 13x10 pixels, ")
     assert "more pictures" not in message
@@ -203,11 +203,121 @@ def test_of_many_bad_pictures_ten_are_named(folder, refusal):
     for number in range(40):
         replace(folder / "kleiner" / f"bad {number:02}.png", b"x" if number % 2 else b"")
 
-    message = refusal(read, folder, None, None)
+    message = refusal(read, folder)
 
     assert message.count("bad ") == 10
     assert "; and 30 more pictures" in message
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path, refusal):
-    assert refusal(read_folder, tmp_path / "none", None, None).startswith(f"{tmp_path / 'none'}: ")
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "Validation"])
+def test_given_validation_pictures_are_those(folder, name):
+    move_into_train(folder)
+    picture(folder / name / "kleiner" / "7.png", 90)
+
+    raw = read(folder)
+
+    assert list(raw.splits) == ["train", "validation"]
+    assert raw.splits["validation"].images[:, 0, 0, 0].tolist() == [90]
+    assert raw.splits["validation"].labels.tolist() == [1]
+
+
+def test_sub_folders_of_a_class_are_groups(folder):
+    picture(folder / "kleiner" / "writer 3" / "1.png", 90)
+    picture(folder / "kleiner" / "writer 3" / "page 2" / "1.png", 91)
+    picture(folder / "größer als" / "writer 3" / "0.png", 92)
+
+    train = read(folder).splits["train"]
+
+    assert train.images[:, 0, 0, 0].tolist() == [60, 61, 92, 60, 61, 90, 91]
+    assert train.groups.tolist() == ["", "", "writer 3", "", "", "writer 3", "writer 3"]
+
+
+def test_one_picture_per_class_is_read(folder):
+    for file in folder.rglob("1.png"):
+        file.unlink()
+
+    assert read(folder).splits["train"].labels.tolist() == [0, 1]
+
+
+def test_what_macos_adds_to_a_zip_is_no_class_and_is_counted(folder):
+    picture(folder / "__MACOSX" / "kleiner" / "._1.png")
+    (folder / "kleiner" / "._1.png").write_bytes(b"\0\5\x16\7")
+
+    raw = read(folder)
+
+    assert (raw.classes, len(raw.splits["train"].images)) == (["größer als", "kleiner"], 4)
+    assert raw.notes == [
+        f"2 left out, no pictures by name: {folder}/__MACOSX, {folder}/kleiner/._1.png"
+    ]
+
+
+def test_unlabelled_test_pictures_are_left_out_by_their_name(folder):
+    move_into_train(folder)
+    for number in range(3):
+        picture(folder / "test" / f"{number}.png")
+
+    raw = read(folder)
+
+    assert list(raw.splits) == ["train"]
+    assert raw.notes == [f"{folder}/test: 3 files in no folder of a class, so unlabelled; left out"]
+
+
+def test_grey_pictures_stored_as_colour_are_a_note(folder):
+    for file in folder.rglob("*.png"):
+        Image.new("L", (12, 10), 60).convert("RGB").save(file)
+
+    raw = read(folder)
+
+    assert raw.notes == [
+        "the pictures are grey, stored as colour; prepare.channels: 1 makes them grey"
+    ]
+
+
+@pytest.mark.parametrize("place", ["train", "train/kleiner", "train/kleiner/writer"])
+def test_a_linked_folder_which_dvc_would_leave_out_is_refused(folder, tmp_path, refusal, place):
+    move_into_train(folder)
+    picture(folder / "train" / "kleiner" / "writer" / "1.png")
+    (folder / place).rename(tmp_path / "elsewhere")
+    (folder / place).symlink_to(tmp_path / "elsewhere")
+
+    message = refusal(read, folder)
+
+    assert message.startswith(f"{folder / place}: a link to a folder, which DVC leaves out; put ")
+
+
+def test_a_linked_picture_is_read_and_a_broken_link_is_named(folder, tmp_path, refusal):
+    (folder / "kleiner" / "1.png").rename(tmp_path / "1.png")
+    (folder / "kleiner" / "1.png").symlink_to(tmp_path / "1.png")
+    assert len(read(folder).splits["train"].images) == 4
+
+    (tmp_path / "1.png").unlink()
+
+    assert refusal(read, folder).startswith(f"{folder}/kleiner/1.png: No such file")
+
+
+def test_pictures_in_no_folder_of_a_class_are_named_so(tmp_path, refusal):
+    for number in range(2):
+        picture(tmp_path / "flat" / f"{number}.png")
+
+    message = refusal(read, tmp_path / "flat")
+
+    assert "0 classes" in message
+    assert (
+        "a folder per class is expected, or a table of file names and labels; found 0.png"
+        in message
+    )
+
+
+def test_a_folder_too_many_is_named(folder, tmp_path, refusal):
+    (tmp_path / "outer").mkdir()
+    folder.rename(tmp_path / "outer" / "inner")
+
+    message = refusal(read, tmp_path / "outer")
+
+    assert f"name that: prepare.raw: {tmp_path}/outer/inner" in message
+
+
+def test_pictures_cannot_be_transposed(folder, refusal):
+    message = refusal(read, folder, Options(transpose=True))
+
+    assert "prepare.transpose turns arrays" in message
