@@ -6,6 +6,7 @@ whose tests need none of them starts in a moment.
 """
 
 import gc
+import hashlib
 import importlib
 from pathlib import Path
 
@@ -197,6 +198,44 @@ def browser_path() -> str:
     path = browser.find()
     assert path, "no browser is here; 'make test' brings one"
     return path
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch, raw):
+    """A machine with no source at all: no network, no npm, empty caches; small files as published.
+
+    Returns the folder below which everything lies.
+    """
+    from cnn.published.datasets import ARRAYS, PUBLISHED, to_idx
+
+    nobody = "http://127.0.0.1:9/"  # the discard port: refused at once
+    digests = tuple(hashlib.sha256(b"".join(to_idx(raw[name]))).hexdigest() for name in ARRAYS)
+    for name, published in PUBLISHED.copy().items():
+        small = published._replace(
+            sha256=digests,
+            npz=f"{nobody}mnist.npz" if published.npz else "",
+            mirrors=(f"{nobody}one/", f"{nobody}two/"),
+            folder=str(tmp_path / "system" / name),
+        )
+        monkeypatch.setitem(PUBLISHED, name, small)
+    monkeypatch.delenv("MNIST_DIR", raising=False)
+    monkeypatch.delenv("FASHION_MNIST_DIR", raising=False)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr("pooch.os_cache", lambda name: tmp_path / "cache" / name)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # pooch waits between its tries
+    return tmp_path
+
+
+@pytest.fixture
+def named(home, raw_npz, monkeypatch):
+    """A folder that the user names, with mnist.npz."""
+    folder = home / "named"
+    folder.mkdir()
+    (folder / "mnist.npz").write_bytes(raw_npz.read_bytes())
+    monkeypatch.setenv("MNIST_DIR", str(folder))
+    return folder
 
 
 @pytest.fixture
