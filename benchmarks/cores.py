@@ -18,6 +18,7 @@ from benchmarks.harness import Candidate, Rows, markdown, names, of, ranged
 from cnn import kernels
 from cnn.base.errors import UserError
 from cnn.base.params import load
+from cnn.base.program import cores as available_cores
 from cnn.base.program import run
 from cnn.data import sets
 from cnn.training import engine
@@ -81,7 +82,7 @@ def table(rows: Rows) -> str:
 def main(argv: list[str] | None = None) -> None:
     arguments = harness.parser(__doc__).parse_args(argv)
     data, seen = sets.load("data/prepared/train.npz"), {}
-    cores = [2**power for power in range(kernels.cores().bit_length())]
+    cores = [2**power for power in range(available_cores().bit_length())]
     candidates = [candidate(data, shards, served, seen) for shards in SHARDS for served in cores]
     print(table(harness.measure("cores", candidates, arguments.rounds, arguments.only)))
 

@@ -18,8 +18,7 @@ from pathlib import Path
 
 from benchmarks.harness import ROOT, Rows, append, bare_parser, markdown
 from cnn.base.errors import UserError
-from cnn.base.program import run
-from cnn.kernels import cores
+from cnn.base.program import cores, run
 from tools.verify import clone
 
 COMMANDS = {

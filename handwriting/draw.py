@@ -82,7 +82,7 @@ class Handler(BaseHTTPRequestHandler):
         if not self.headers.get("Content-Type", "").startswith("image/"):
             return self.refuse(415, "only images are read")
         body = self.rfile.read(int(length))
-        with self.lock:  # Pillow's warnings are switched off for the whole process while it decodes
+        with self.lock:  # what libtiff prints is hidden by turning the process' standard error away
             try:
                 image, _ = decode(body)
             except UserError as error:

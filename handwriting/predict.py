@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from cnn import kernels
-from cnn.base.errors import UserError
+from cnn.base.errors import UserError, printable
 from cnn.base.files import atomic_write
 from cnn.base.program import run
 from cnn.data.pictures import SUFFIXES, decode_file
@@ -33,12 +33,6 @@ UNSURE = 0.7  # below this probability the answer is called unsure
 CLOSE = 0.1  # a second digit as likely as this is named too
 BATCH = 250  # images that are read before they are predicted together
 SHOWN = 20  # rows of a --show picture
-
-
-def printable(path: Path) -> str:
-    """Return a path on one line that any terminal can show."""
-    text = os.fspath(path).encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def files_in(path: Path) -> list[Path]:

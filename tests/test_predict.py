@@ -125,3 +125,10 @@ def test_a_model_that_gives_no_probabilities_is_refused(folder, trained, prepare
     assert run(lambda: predict.main(words)) == 1
     line = f"error: {path}: gives no probabilities; choose another with --model\n"
     assert capsys.readouterr() == ("", line)
+
+
+def test_a_name_that_is_no_text_is_shown_by_its_bytes(call, folder):
+    (folder / "0.png").rename(folder / "caf\udce9.png")  # as Latin-1 has it
+    code, output, _ = call(folder / "caf\udce9.png")
+    assert code == 0
+    assert output.startswith(f"{folder}/caf\\udce9.png: ")

@@ -53,7 +53,7 @@ def test_a_run_is_judged_by_its_exit_code_and_the_recorded_outputs(
 @pytest.mark.parametrize(
     ("name", "code", "printed"),
     [
-        ("64 cores reported", "from cnn.kernels import cores; print(cores())", "64"),
+        ("64 cores reported", "from cnn.base.program import cores; print(cores())", "64"),
         (
             "oldest kernels of numpy and OpenBLAS",
             "import numpy, threadpoolctl\n"

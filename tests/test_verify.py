@@ -127,8 +127,11 @@ def test_a_clone_without_a_lock_is_refused(tmp_path):
     git(tmp_path / "source", "commit", "--quiet", "--allow-empty", "--message=none")
     with pytest.raises(UserError, match=r"dvc\.lock is not committed"):
         verify.clone(tmp_path / "source", tmp_path / "target")
-    with pytest.raises(UserError, match="cannot be cloned"):
+    with pytest.raises(UserError, match="not in a Git repository"):
         verify.clone(tmp_path, tmp_path / "another")
+    (tmp_path / "target2/there").mkdir(parents=True)
+    with pytest.raises(UserError, match="cannot be cloned"):
+        verify.clone(tmp_path / "source", tmp_path / "target2")
 
 
 def test_ones_own_data_comes_from_the_cache_here(tmp_path):
@@ -142,13 +145,13 @@ def test_ones_own_data_comes_from_the_cache_here(tmp_path):
         "    outs: [out.txt]\n"
     )
     (root / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
-    git(root, "init", "--quiet")
-    clones.dvc(root, "init", "--quiet")
+    git(tmp_path, "init", "--quiet")  # the project is a folder of a repository
+    clones.dvc(root, "init", "--quiet", "--subdir")
     clones.dvc(root, "add", "--quiet", "data/raw/own.txt")
     git(root, "add", ".")
     git(root, "commit", "--quiet", "--message=all")
 
-    verify.clone(root, tmp_path / "clone")
-    verify.reproduce(tmp_path / "clone", root / ".dvc/cache")
+    project = verify.clone(root, tmp_path / "clone")
+    verify.reproduce(project, root / ".dvc/cache")
 
-    assert (tmp_path / "clone/out.txt").read_text() == "mine"
+    assert (tmp_path / "clone/mine/out.txt").read_text() == "mine"

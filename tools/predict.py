@@ -21,10 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn import kernels
-from cnn.base.errors import UserError
+from cnn.base.errors import UserError, printable
 from cnn.base.files import read_json
 from cnn.base.program import run
-from cnn.data.pictures import FITS, SUFFIXES, read_pictures
+from cnn.data.parallel import read_pictures
+from cnn.data.pictures import FITS, SUFFIXES
 from cnn.data.splits import normalize
 from cnn.model import archive
 
@@ -56,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     for path, picture in read_pictures(sources, image_shape[:2], image_shape[2], fit):
         if isinstance(picture, UserError):
             failed = 1
-            print(f"error: {path}: {picture}", file=sys.stderr)
+            print(f"error: {printable(path)}: {picture}", file=sys.stderr)
         else:
             seen.append((path, picture))
     if not seen:
@@ -71,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
             each = {name: round(float(share), 6) for name, share in zip(classes, row, strict=True)}
             print(json.dumps({"image": str(path), "class": classes[best], "probabilities": each}))
         else:
-            print(f"{path}: {classes[best]} ({row[best]:.1%})")
+            print(f"{printable(path)}: {classes[best]} ({row[best]:.1%})")
     return failed
 
 

@@ -22,6 +22,7 @@ from cnn.base.errors import UserError
 from cnn.base.files import read_json
 from cnn.base.params import read_yaml
 from cnn.base.program import run
+from tools.compare.revisions import git
 
 Lock = dict[str, dict[str, Any]]  # stage: its entry in dvc.lock
 
@@ -133,19 +134,22 @@ def verdict(recorded: Path, obtained: Path) -> tuple[bool, str]:
     return stands, "\n".join(report)
 
 
-def clone(source: Path, target: Path) -> None:
-    """Clone the committed state of `source` into `target`."""
+def clone(source: Path, target: Path) -> Path:
+    """Clone the committed state of the repository that `source` is in; return its folder there."""
+    top = Path((git("rev-parse", "--show-toplevel", at=source) or b".").decode().strip())
+    project = target / (git("rev-parse", "--show-prefix", at=source) or b"").decode().strip()
     try:
         subprocess.run(
-            ["git", "clone", "--quiet", "--no-hardlinks", source, target],
+            ["git", "clone", "--quiet", "--no-hardlinks", top, target],
             check=True,
             capture_output=True,
             text=True,
         )
     except subprocess.CalledProcessError as error:
-        raise UserError(f"{source}: cannot be cloned: {error.stderr.strip()}") from None
-    if not (target / "dvc.lock").is_file():
+        raise UserError(f"{top}: cannot be cloned: {error.stderr.strip()}") from None
+    if not (project / "dvc.lock").is_file():
         raise UserError("dvc.lock is not committed; run 'make repro' and commit what it gives")
+    return project
 
 
 def environment_for_clone() -> dict[str, str]:
@@ -186,14 +190,12 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.parse_args(argv)
-    if subprocess.run(
-        ["git", "status", "--porcelain"], check=True, capture_output=True, text=True
-    ).stdout:
+    if git("status", "--porcelain", "--", "."):
         print("note: the committed state is verified; changes that are not committed are left out")
     with tempfile.TemporaryDirectory(prefix="verify-") as folder:
-        recorded, obtained = Path(folder, "recorded"), Path(folder, "obtained")
-        clone(Path(), recorded)
-        clone(Path(), obtained)
+        recorded, obtained = (
+            clone(Path(), Path(folder, name)) for name in ("recorded", "obtained")
+        )
         cache = subprocess.run(["dvc", "cache", "dir"], check=True, capture_output=True, text=True)
         reproduce(obtained, Path(cache.stdout.strip()))
         stands, report = verdict(recorded, obtained)

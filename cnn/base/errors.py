@@ -39,3 +39,9 @@ def brief(value: object, most: int = 60) -> str:
     text = repr(value)
     half = most // 2
     return text if len(text) <= most else f"{text[:half]} ... {text[-half:]}"
+
+
+def printable(path: object) -> str:
+    """Return a path as text on one line that any terminal can show."""
+    text = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -16,6 +16,12 @@ WORDS = {INTERRUPTED: "interrupted", TERMINATED: "terminated"}
 LOOK, CLEAN = 0.5, 1.0  # seconds between two checks of dvc, and to clean up when it has ended
 
 
+def cores() -> int:
+    """Return how many cores this process may use."""
+    available = getattr(os, "sched_getaffinity", None)  # Linux; knows of taskset and cpusets
+    return len(available(0)) if available else os.cpu_count() or 1
+
+
 class Terminated(BaseException):
     """SIGTERM has come: clean up and end."""
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +9,10 @@ from tqdm import tqdm
 
 from cnn.base.errors import UserError
 from cnn.base.npz import ChunkedArray, mean, to_temp_file
-from cnn.data.pictures import is_grey, read_pictures
+from cnn.data.parallel import Source, read_pictures
+from cnn.data.pictures import is_grey
 from cnn.data.raw import MOST, Options
 
-Source = tuple[str, Path | bytes]  # what a picture is called, and its file or the bytes of one
 KINDS = {1: "grey", 3: "in colour"}
 
 

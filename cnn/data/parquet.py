@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cnn.base.errors import UserError
-from cnn.data.gather import Source, gather
+from cnn.data.gather import gather
+from cnn.data.parallel import Source
 from cnn.data.raw import SPLITS, Options, Raw, Split, encode, some, split_of
 from cnn.data.table import role_of
 

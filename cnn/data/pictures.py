@@ -3,11 +3,8 @@
 import io
 import logging
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
-from itertools import chain, islice
+from contextlib import nullcontext
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,25 +29,13 @@ MODES = (*GREY_MODES, "RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")  # 8 bits, and 
 FITS = ("pad", "stretch", "crop")
 SUBFILE_TYPE = 254  # a TIFF's tag, whose last bit says that a page is a reduced copy
 PREVIEWS = 16  # reduced copies of a TIFF's first page that are passed over
-CHUNK = 32  # pictures that are decoded one after the other
-ALONE = 1024  # pictures that are decoded before it is worth it to start processes
-MAX_WORKERS = 4  # each takes 100 MB
-AHEAD = 4  # chunks per worker that are decoded together
 
-# Per process: to switch them per picture is slow, and no two threads may do it at once.
+# For good: to switch them per picture is slow.
 logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # per picture; there is a process per core already
 for _order, _raw in ((b"II", "I;16"), (b"MM", "I;16B")):  # Pillow has the first one alone
     TiffImagePlugin.OPEN_INFO[_order, 0, (1,), 1, (16,), ()] = _raw, _raw
-
-_libtiff = Lock()
-
-
-@contextmanager
-def _silent_libtiff() -> Iterator[None]:
-    with _libtiff, silence():  # a process has one standard error
-        yield
 
 
 def decode(data: bytes) -> tuple[Image.Image, bool]:
@@ -74,7 +59,7 @@ def decode(data: bytes) -> tuple[Image.Image, bool]:
         if image.format == "TIFF":
             _correct_planes(image)
         by_libtiff = any(tile[0] == "libtiff" for tile in image.tile)
-        with _silent_libtiff() if by_libtiff else nullcontext():
+        with silence() if by_libtiff else nullcontext():
             image.load()
         first = _full_range(image)
         # To ask a GIF would take its first frame away.
@@ -243,7 +228,7 @@ def is_grey(pixels: NDArray[np.uint8]) -> bool:
 
 
 def read_picture(
-    source: Path | bytes,
+    source: str | Path | bytes,
     sides: tuple[int, int] | None,
     channels: int | None,
     fit: str = "pad",
@@ -265,49 +250,3 @@ def read_picture(
             f"is larger than {SIDES[1]}x{SIDES[1]} pixels; set prepare.image_size to resize all"
         )
     return to_pixels(image, sides, channels, fit)
-
-
-def read_pictures(
-    sources: Iterable[tuple[str, Path | bytes]],
-    sides: tuple[int, int] | None,
-    channels: int | None,
-    fit: str = "pad",
-    workers: int | None = None,
-) -> Iterator[tuple[str, NDArray[np.uint8] | UserError]]:
-    """Yield for each (name, source) the name and what `read_picture` returns or raises, in order.
-
-    After the first ALONE as many processes as there are `workers`, by default the cores, decode
-    some at a time: of small pictures most of the work is Python's, which no two threads do at once.
-    """
-    remaining = iter(sources)
-
-    def chunks(most: int | None) -> Iterator[list[tuple[str, Path | bytes]]]:
-        some = islice(remaining, most)
-        return iter(lambda: list(islice(some, CHUNK)), [])
-
-    for chunk in chunks(ALONE):
-        yield from _read(chunk, sides, channels, fit)
-    rest = chunks(None)
-    if (head := next(rest, None)) is None:
-        return
-    from joblib import Parallel, cpu_count, delayed
-
-    workers = workers or min(cpu_count(), MAX_WORKERS)
-    rest = chain([head], rest)
-    # Some at a time: joblib would go on, however slowly its results are taken.
-    with Parallel(workers, batch_size=1, max_nbytes=None) as pool:
-        while some := list(islice(rest, AHEAD * workers)):
-            for results in pool(delayed(_read)(chunk, sides, channels, fit) for chunk in some):
-                yield from results
-
-
-def _read(
-    chunk: list[tuple[str, Path | bytes]], *form: object
-) -> list[tuple[str, NDArray[np.uint8] | UserError]]:
-    results = []
-    for name, source in chunk:
-        try:
-            results.append((name, read_picture(source, *form)))
-        except UserError as error:  # without its traceback, which holds the file's content
-            results.append((name, UserError(str(error))))
-    return results

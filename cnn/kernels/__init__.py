@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn.base.errors import UserError
+from cnn.base.program import cores
 from cnn.kernels import build
 from cnn.model.network import Network
 
@@ -155,12 +156,6 @@ def load() -> Kernels:
 def widest() -> int:
     """Return the place in `build.levels()` of the widest build that runs here."""
     return min(Kernels("plain").level, len(build.levels()) - 1)
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    available = getattr(os, "sched_getaffinity", None)  # Linux; knows of taskset and cpusets
-    return len(available(0)) if available else os.cpu_count() or 1
 
 
 def probabilities(network: Network, arrays: list[Floats], images: Floats) -> Floats:

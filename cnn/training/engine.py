@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn.base.errors import UserError
+from cnn.base.program import cores
 from cnn.data.sets import Data
-from cnn.kernels import Kernels, Recipe, Weights, cores, load, take_apart
+from cnn.kernels import Kernels, Recipe, Weights, load, take_apart
 from cnn.model.archive import Adam, CosineDecay
 from cnn.model.network import Network
 from cnn.training import checkpoint, prefetch

@@ -9,7 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from cnn.base.errors import UserError
-from cnn.kernels import build, cores
+from cnn.base.program import cores
+from cnn.kernels import build
 from cnn.training.params import TrainParams
 
 DIGITS = 16  # hexadecimal, of a SHA-256: two of a million different files agree with 3e-8

@@ -9,10 +9,10 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from cnn.published.datasets import to_idx
-from stages import prepare
+from stages import evaluate, prepare, train
 from tests.helpers.clones import dvc, make, repro, set_params
 
 
@@ -150,3 +150,36 @@ def test_a_format_by_one_parameter_to_a_model_card(
     assert f"Images from data/raw/{name}, {called}. 28 x 28 pixels, grey; 10 classes." in card
     metrics = json.loads((clone / "reports/evaluate/metrics.json").read_text(encoding="utf-8"))
     assert metrics["accuracy"] > 0.3  # by chance 0.1; the training is a moment's
+
+
+def test_wide_and_tall_ellipses_are_told_apart(tmp_path, monkeypatch, params):
+    """As keras-team/keras#4987 has it: resized to squares, they are the same circles."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for name, size in (("tall", (30, 90)), ("wide", (90, 30))):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        for number in range(60):
+            picture = Image.new("L", size, int(rng.integers(0, 30)))
+            margin = int(rng.integers(1, 8))
+            corner = size[0] - margin, size[1] - margin
+            ImageDraw.Draw(picture).ellipse(
+                (margin, margin, *corner), fill=int(rng.integers(90, 256))
+            )
+            picture.save(tmp_path / "mine" / name / f"{number}.png")
+    chosen = {
+        "prepare": {"raw": "mine", "image_size": 28},
+        "train": {"epochs": 10, "batch_size": 16},
+    }
+    given = {name: section | chosen.get(name, {}) for name, section in params.items()}
+    (tmp_path / "params.yaml").write_text(json.dumps(given))
+    split = ["--train=train.npz", "--validation=validation.npz"]
+    model = ["--model=cnn.keras", "--history=training.csv"]
+
+    prepare.main([*split, "--test=test.npz", "--raw=mine", "--summary=data.json"])
+    train.main([*split, *model, "--environment=environment.json"])
+    evaluate.main(
+        [*model, "--test=test.npz", split[1], "--predictions=predictions.npz", "--reports=reports"]
+    )
+
+    metrics = json.loads((tmp_path / "reports/metrics.json").read_text("utf-8"))
+    assert metrics["accuracy"] == 1

@@ -8,20 +8,24 @@ from pathlib import Path
 
 from cnn.base.errors import UserError
 
+HERE = Path()
 WORKSPACE = "workspace"  # as DVC calls what is checked out
 EXPERIMENTS = "refs/exps/*/*/"  # DVC keeps an experiment of commit ABC... in refs/exps/AB/C.../NAME
 
 
-def git(*words: str) -> bytes | None:
+def git(*words: str, at: Path = HERE) -> bytes | None:
     """Return what git prints; None where it fails.
 
     Raises
     ------
     UserError
-        There is no repository here, or it belongs to another user.
+        There is no git, or no repository here, or it belongs to another user.
     """
     environment = os.environ | {"LC_ALL": "C"}  # its messages are looked into
-    done = subprocess.run(["git", *words], capture_output=True, env=environment)
+    try:
+        done = subprocess.run(["git", *words], cwd=at, capture_output=True, env=environment)
+    except FileNotFoundError:
+        raise UserError("git: is not installed; this reads what it has recorded") from None
     message = done.stderr.decode(errors="replace")
     if foreign := re.search(r"dubious ownership in repository at '(.*)'", message):
         raise UserError(
@@ -29,7 +33,10 @@ def git(*words: str) -> bytes | None:
             f"git config --global --add safe.directory {foreign[1]}"
         )
     if "not a git repository" in message:
-        raise UserError(f"{Path.cwd()}: not in a Git repository; run it where dvc.yaml is")
+        raise UserError(
+            f"{at.absolute()}: not in a Git repository, which this reads; clone the project, or "
+            "run 'git init && git add . && git commit -m start'"
+        )
     return None if done.returncode else done.stdout
 
 
