@@ -51,6 +51,7 @@ def test_dvc_is_asked_for_an_experiment_of_that_name(monkeypatch):
     class Done:
         returncode = 0
 
+    monkeypatch.setattr(recipe, "git", lambda *_: b".git")
     monkeypatch.setattr(recipe.subprocess, "run", lambda words, **_: asked.append(words) or Done)
 
     recipe.main(["fashion", "-S", "train.seed=7", "--name", "fashion-7"])

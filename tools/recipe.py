@@ -13,6 +13,7 @@ from pathlib import Path
 from cnn.base.errors import UserError
 from cnn.base.params import read_yaml
 from cnn.base.program import run
+from tools.compare.revisions import git
 
 FOLDER = Path("recipes")
 
@@ -53,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments, words = parser.parse_known_args(argv)
     name = arguments.name or arguments.recipe
     pairs = [word for pair in settings(load(arguments.recipe)) for word in ("-S", pair)]
+    git("rev-parse", "--git-dir")  # where there is none, this says so better than DVC
     # DVC replaces no experiment in the workspace.
     subprocess.run(["dvc", "exp", "remove", "--quiet", name], capture_output=True, check=False)
     return subprocess.run(["dvc", "exp", "run", "--name", name, *pairs, *words]).returncode

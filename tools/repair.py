@@ -5,7 +5,8 @@
 Looks at every object in DVC's cache, wherever that is, and removes those whose bytes are not those
 that their name says; DVC itself trusts a read-only object. Then removes each output in dvc.lock
 that fails its own checksums, and DVC's list of locks where a kill left it half written. What was
-changed by hand and is whole, it leaves alone. Says what it removed; `dvc repro` brings it back.
+changed by hand and is whole, it leaves alone. Says what it removed, and of which commit that was an
+output; `dvc repro` brings it back, there.
 """
 
 import argparse
@@ -17,9 +18,12 @@ import zipfile
 import zlib
 from pathlib import Path
 
+from ruamel.yaml import YAML
+
 from cnn.base.errors import UserError
 from cnn.base.params import read_yaml
 from cnn.base.program import run
+from tools.compare.revisions import git
 
 LOCK = Path("dvc.lock")
 LOCKS = Path(".dvc/tmp/rwlock")  # who reads and writes what; DVC refuses to run where it is damaged
@@ -35,6 +39,24 @@ def damaged_objects(cache: Path) -> list[Path]:
     """Return the objects of a cache whose MD5 is not their name: files/md5/XX/YYYY..."""
     objects = sorted((cache / "files" / "md5").glob("[0-9a-f][0-9a-f]/*"))
     return [path for path in objects if md5(path) != f"{path.parent.name}{path.stem}"]
+
+
+def recorded(digest: str) -> str:
+    """Return ": PATH of commit COMMIT" for the first commit that records an MD5, or ""."""
+    log = "log", "--all", "--relative", "--name-only", "--format=%h", f"-S{digest}", "--"
+    try:
+        found = (git(*log, LOCK, ":(glob)**/*.dvc") or b"").decode().split()
+        if not found:
+            return ""
+        commit, file = found[-2:]
+        if file != str(LOCK):
+            return f": {file.removesuffix('.dvc')} of commit {commit}"
+        lock = YAML(typ="safe").load(git("show", f"{commit}:./{file}"))
+    except UserError:  # a project without Git, or another user's
+        return ""
+    outputs = [output for stage in lock["stages"].values() for output in stage.get("outs", [])]
+    path = next(output["path"] for output in outputs if output["md5"] == digest)
+    return f": {path} of commit {commit}"
 
 
 def is_damaged(path: Path) -> bool:
@@ -76,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
     found = [*damaged_outputs(LOCK), *damaged_objects(Path(done.stdout.strip()))]
     for path in found:
         path.unlink()
-        print(f"removed {path}")
+        print(f"removed {path}{recorded(f'{path.parent.name}{path.stem}')}")
     print("run 'dvc repro' to make it again" if found else "nothing is damaged")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cnn.base.params import read_yaml
 from cnn.model import archive
 from cnn.model.archive import Adam
 from stages import evaluate, prepare, report, train
@@ -185,6 +186,50 @@ def test_what_is_refused_loses_nothing(clone, tiny):
         )
     set_params(clone, tiny)
     assert repro(clone) == ["report"]
+
+
+@pytest.mark.parametrize("kind", ["copy", "hardlink", "symlink"])
+def test_a_model_is_trained_further_without_harm_to_the_cache(clone, kind):
+    """As docs/experiments.md says it, where the cache is linked, as docs/large-data.md says."""
+    dvc(clone, "config", "--local", "cache.type", kind)
+    dvc(clone, "checkout", "--relink", "models/cnn.keras")
+    path = clone / "models/cnn.keras"
+    committed = path.read_bytes()
+
+    dvc(clone, "unprotect", "models/cnn.keras")
+    network, arrays = archive.read(path)
+    trained = clone / "trained.keras"
+    archive.write(
+        trained, network, [np.float32(0.8) * each for each in arrays],
+        Adam(0.1, 0.9, 0.9, 0.0, 0.0, 0, arrays, arrays, []),
+    )  # fmt: skip
+    path.write_bytes(trained.read_bytes())  # in place, as Keras saves
+    trained.unlink()
+    dvc(clone, "commit", "--force", "train")
+
+    assert "nothing is damaged" in run(clone, "python", "-m", "tools.repair")
+    git(clone, "checkout", "--quiet", ".")
+    dvc(clone, "checkout", "--force")
+    assert path.read_bytes() == committed
+    dvc(clone, "config", "--local", "--unset", "cache.type")
+    dvc(clone, "unprotect", "models/cnn.keras")
+
+
+def test_of_a_committed_object_that_is_damaged_the_commit_is_named(clone):
+    """Without `dvc unprotect`, what writes into a linked model writes into the cache."""
+    commit = git(clone, "log", "--format=%h", "--max-count=1", "--", "dvc.lock").strip()
+    lock = read_yaml(clone / "dvc.lock")
+    digest = lock["stages"]["train"]["outs"][0]["md5"]
+    cached = clone / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
+    whole = cached.read_bytes()
+    cached.chmod(0o644)
+    cached.write_bytes(whole[:-1])
+
+    said = run(clone, "python", "-m", "tools.repair")
+
+    assert f"{digest[2:]}: models/cnn.keras of commit {commit}\n" in said
+    cached.write_bytes(whole)
+    cached.chmod(0o444)
 
 
 def test_a_model_that_was_made_by_hand_is_followed_by_the_next_stages(clone):

@@ -34,8 +34,8 @@ def git(*words: str, at: Path = HERE) -> bytes | None:
         )
     if "not a git repository" in message:
         raise UserError(
-            f"{at.absolute()}: not in a Git repository, which this reads; clone the project, or "
-            "run 'git init && git add . && git commit -m start'"
+            f"{at.absolute()}: not in a Git repository, which this reads; clone the project "
+            "instead of unpacking an archive"
         )
     return None if done.returncode else done.stdout
 
