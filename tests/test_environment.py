@@ -318,3 +318,15 @@ def test_it_imports_nothing_that_is_not_there_yet():
     }
 
     assert imported <= sys.stdlib_module_names
+
+
+def test_a_program_that_is_started_by_its_path_finds_the_project(project, own_uv):
+    assert set_up().returncode == 0
+    for name in ("cnn/__init__.py", "tools/predict.py"):
+        (project / name).parent.mkdir(exist_ok=True)
+        (project / name).write_text("import cnn; print(cnn.__file__)" if "predict" in name else "")
+
+    python, program = project / ".venv/bin/python", project / "tools/predict.py"
+    done = subprocess.run([python, program], cwd="/", capture_output=True, text=True)
+
+    assert done.stdout == f"{project}/cnn/__init__.py\n"

@@ -92,6 +92,9 @@ def make(python: str) -> None:
     for name, text in ACTIVATE.items():
         with open(BIN / name, "a", encoding="utf-8") as file:
             file.write(text)
+    # So that an editor's Run button, which starts a file by its path, finds the project's packages.
+    for site in ENVIRONMENT.glob("lib/python3.*/site-packages"):
+        (site / "project.pth").write_text("../../../..\n", encoding="utf-8")
     PARTIAL.touch()
 
 
