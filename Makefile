@@ -9,7 +9,7 @@ ifndef DVC_SITE_CACHE_DIR
 export DVC_SITE_CACHE_DIR := $(CURDIR)/.dvc/tmp/site
 endif
 
-.PHONY: help repro test verify faults repair check fast accurate fashion seeds experiments draw offline-plots lock clean
+.PHONY: help repro test verify faults repair check fast accurate fashion seeds search experiments draw offline-plots lock clean
 
 help:                    ## say what there is
 	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1|/p' Makefile | \
@@ -54,6 +54,9 @@ INSTALL = $(if $(ASKED),$(PYTHON),$(if $(WHOLE),$(BIN)/python,$(PYTHON))) tools/
 .venv/development: requirements-dev.txt .venv/run
 	@$(INSTALL) $< $@
 
+.venv/search: requirements-search.txt .venv/run
+	@$(INSTALL) $< $@
+
 # The tests drive one: found, or installed, before the suite starts.
 .venv/browser: .venv/development
 	@$(BIN)/python -m tools.browser --install > $@.path && mv $@.path $@ || { rm -f $@.path; exit 1; }
@@ -78,6 +81,9 @@ experiments: .venv/run   ## show the experiments: metrics and the parameters tha
 seeds: .venv/built         ## train RECIPE (default: params.yaml) with N=10 seeds, JOBS=1 at a time
 	$(BIN)/python -m tools.seeds $(RECIPE) $(if $(N),--n $(N)) $(if $(JOBS),--jobs $(JOBS))
 
+search: .venv/built .venv/search ## try N=40 sets of parameters of SPACE (default: searches/learning-rate.yaml)
+	$(BIN)/python -m tools.search $(or $(SPACE),searches/learning-rate.yaml) $(if $(N),--trials $(N)) $(if $(JOBS),--jobs $(JOBS))
+
 draw: .venv/built          ## draw a digit in the browser and see it read
 	$(BIN)/python -m handwriting.draw
 
@@ -92,6 +98,7 @@ lock: .venv/development  ## take the newest versions that the .in files admit; p
 	$(COMPILE) requirements.in --output-file requirements.txt
 	$(COMPILE) requirements-remotes.in --output-file requirements-remotes.txt
 	$(COMPILE) requirements-export.in --output-file requirements-export.txt
+	$(COMPILE) requirements-search.in --output-file requirements-search.txt
 	$(COMPILE) requirements-parquet.in --output-file requirements-parquet.txt
 	$(COMPILE) requirements-heic.in --output-file requirements-heic.txt
 	$(COMPILE) requirements-dev.in --output-file requirements-dev.txt

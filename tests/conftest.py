@@ -251,3 +251,24 @@ def refusal():
         return message
 
     return call
+
+
+@pytest.fixture(scope="session")
+def compiler(tmp_path_factory):
+    """The command of a C compiler, and whether it is zig, brought where there is no other."""
+    import shutil
+    import subprocess
+
+    from cnn.kernels import build
+
+    source = tmp_path_factory.mktemp("compiler") / "source.c"
+    source.write_text("#include <math.h>\nint one(void) { return 1; }\n")
+    for path in filter(None, map(shutil.which, build.COMPILERS)):
+        try:
+            build.compiled([path, *build.LIBRARY], [source], source.with_name("built.so"))
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        yield [path], False
+        return
+    with build.ziglang() as command:
+        yield command, True

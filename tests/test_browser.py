@@ -54,9 +54,9 @@ def test_the_first_way_that_gives_one_is_taken_and_said(bare, monkeypatch, capsy
     out, err = capsys.readouterr()
     assert out == f"{bare}/chromium\n"
     assert err.splitlines() == [
-        "no browser found; trying a download ...",
+        "no browser to drive; trying a download ...",
         "  failed: Error: no network",
-        "no browser found; trying a package ...",
+        "no browser to drive; trying a package ...",
     ]
 
 
@@ -70,7 +70,7 @@ def test_without_a_way_one_line_says_what_to_install(bare, capsys):
 
 
 def test_a_driver_that_does_not_start_is_one_line(tmp_path, monkeypatch, capsys):
-    """As on a Debian with nothing but Python on it; its package of Chromium has the library."""
+    """As on a Debian 12 with nothing but Python on it."""
     assert browser.driver_problem() == ""
     said = "/a/driver/node: error while loading shared libraries: libatomic.so.1: cannot open"
     python = tmp_path / "python"
@@ -78,6 +78,7 @@ def test_a_driver_that_does_not_start_is_one_line(tmp_path, monkeypatch, capsys)
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(browser, "ways", lambda: iter([("a package", [["/bin/true"]])]))
     chromium = program(tmp_path / "chromium")
 
     assert browser.playwright_path() is None
@@ -85,7 +86,9 @@ def test_a_driver_that_does_not_start_is_one_line(tmp_path, monkeypatch, capsys)
     assert capsys.readouterr().out == f"{chromium}\n"
     assert run(lambda: browser.main(["--install"])) == 1
     out, err = capsys.readouterr()
-    assert (out, err.count("\n")) == ("", 1)
+    assert out == ""
+    assert err.startswith("no browser to drive; trying a package ...\nerror: Playwright")
+    assert err.count("\n") == 2
     assert "does not start: node: error while loading shared libraries: libatomic.so.1" in err
     assert "apt-get install libatomic1" in err
 
@@ -100,6 +103,7 @@ def test_the_package_is_installed_as_root_or_with_sudo(tmp_path, monkeypatch, us
     assert download == [[sys.executable, "-m", "playwright", "install", "chromium"]]
     assert said == "the system's package, by apt-get"
     assert package[-1][: len(prefix) + 2] == [*prefix, "apt-get", "install"]
+    assert package[-1][-2:] == ["chromium", "libatomic1"]  # the driver's, which nothing else brings
 
 
 def test_make_test_stops_before_the_suite_without_a_browser(tmp_path):

@@ -6,7 +6,6 @@ Keras.
 
 import ctypes
 import math
-import os
 import platform
 import shutil
 from ctypes import byref
@@ -28,8 +27,15 @@ from cnn.model.network import Network
 NETWORK = Network((14, 14, 1), (8, 24), 3, "valid", (20,), 0.0, 10)
 
 
-def compiled(folder: Path, *flags: str, source: str | None = None, twin: bool = False) -> Path:
+def compiled(
+    compiler: tuple[list[str], bool],
+    folder: Path,
+    *flags: str,
+    source: str | None = None,
+    twin: bool = False,
+) -> Path:
     """Build network.c, or other text in its place, or the twin, with more flags."""
+    command, zig = compiler
     for name in build.SOURCES:
         shutil.copy(build.HERE / name, folder)
     if source:
@@ -37,16 +43,16 @@ def compiled(folder: Path, *flags: str, source: str | None = None, twin: bool = 
     target = folder / "built.so"
     file = build.HERE / "check/twin.c" if twin else folder / "network.c"
     shared = ["-shared", "-fPIC"] if twin else build.LIBRARY
-    level = build.levels()["plain" if twin else list(build.levels())[kernels.widest()]]
-    command = [shutil.which("cc"), *build.FLAGS, *shared, *level, f"-I{folder}", *flags]
-    build.compiled(command, [file], target)
+    level = "plain" if twin else list(build.levels())[kernels.widest()]
+    given = [*build.FLAGS, *shared, *build.level_flags(level, zig), f"-I{folder}", *flags]
+    build.compiled([*command, *given], [file], target)
     return target
 
 
 @pytest.fixture(scope="session")
-def twin(tmp_path_factory):
+def twin(compiler, tmp_path_factory):
     """The plain loops of twin.c."""
-    library = ctypes.CDLL(str(compiled(tmp_path_factory.mktemp("twin"), twin=True)))
+    library = ctypes.CDLL(str(compiled(compiler, tmp_path_factory.mktemp("twin"), twin=True)))
     library.twin_parameters.restype = library.twin_train.restype = ctypes.c_int64
     return library
 
@@ -255,10 +261,10 @@ def test_dropout_drops_its_share(given):
         ("a quotient in place of a product", ": 0.0f)) * weight", ": 0.0f)) / (float)batch->count"),
     ],
 )  # fmt: skip
-def test_another_order_is_noticed(tmp_path, monkeypatch, what, old, new):
+def test_another_order_is_noticed(compiler, tmp_path, monkeypatch, what, old, new):
     source = (build.HERE / "network.c").read_text()
     assert source.count(old) == 1, what
-    path = compiled(tmp_path, "-O1", source=source.replace(old, new))
+    path = compiled(compiler, tmp_path, "-O1", source=source.replace(old, new))
     monkeypatch.setattr(build, "library", lambda level: path)
 
     assert kernels.self_check(Kernels("plain")) != kernels.CHECKED
@@ -269,8 +275,10 @@ def test_another_order_is_noticed(tmp_path, monkeypatch, what, old, new):
     reason="this CPU cannot contract",
 )
 @pytest.mark.parametrize("flag", ["-ffp-contract=fast", "-ffast-math"])
-def test_a_build_with_other_arithmetic_is_refused_in_one_line(tmp_path, monkeypatch, refusal, flag):
-    path = compiled(tmp_path, flag)
+def test_a_build_with_other_arithmetic_is_refused_in_one_line(
+    compiler, tmp_path, monkeypatch, refusal, flag
+):
+    path = compiled(compiler, tmp_path, flag)
     monkeypatch.setattr(build, "library", lambda level: path)
     monkeypatch.setattr(build, "is_built", lambda: True)
     monkeypatch.setattr(kernels, "widest", lambda: 0)
@@ -297,7 +305,7 @@ def test_an_unknown_level_is_refused(monkeypatch, refusal):
     assert message == f"CNN_KERNELS is 'v5'; allowed: {', '.join(build.levels())}, or unset"
 
 
-def test_numbers_below_the_normal_ones_count_though_the_thread_flushes_them(tmp_path):
+def test_numbers_below_the_normal_ones_count_though_the_thread_flushes_them(compiler, tmp_path):
     """TensorFlow's threads do, and what an older gcc linked with -ffast-math does, when loaded."""
     source = tmp_path / "flush.c"
     source.write_text(
@@ -313,7 +321,7 @@ enum { NORMAL = 0, FLUSH = 1 << 24 };
 unsigned normal(void) { set(NORMAL); return get(); }
 unsigned flush(void) { set(NORMAL | FLUSH); return get(); }"""
     )
-    build.compiled([shutil.which("cc"), "-shared", "-fPIC"], [source], tmp_path / "flush.so")
+    build.compiled([*compiler[0], "-shared", "-fPIC"], [source], tmp_path / "flush.so")
     thread = ctypes.CDLL(str(tmp_path / "flush.so"))
     built, network = kernels.load(), NETWORK._replace(filters=(1,), dense_units=())
     images = np.full((1, *network.image_shape), 7136, np.uint32).view(np.float32)  # 1e-41
@@ -405,20 +413,12 @@ def test_a_layout_keeps_every_weight():
             np.testing.assert_array_equal(a, b)
 
 
-def test_nothing_reaches_memory_out_of_bounds():
+def test_nothing_reaches_memory_out_of_bounds(compiler):
     """`.ci/run` has the sanitizers try more, on other CPUs too."""
-    level = list(build.levels().values())[kernels.widest()]
+    (command, zig), level = compiler, list(build.levels().values())[kernels.widest()]
+    if zig:
+        pytest.skip("sanitizers need gcc or clang")
 
-    printed = digests("sanitizers", "cc", [*level, *SANITIZERS], [], 3)
+    printed = digests("sanitizers", command[0], [*level, *SANITIZERS], [], 3)
 
     assert len(printed.splitlines()) == 3
-
-
-def test_the_cores_are_those_that_the_process_may_use(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {2, 3, 7}, raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    assert kernels.cores() == 3
-    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
-    assert kernels.cores() == 64
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert kernels.cores() == 1

@@ -3,14 +3,10 @@
 import io
 import os
 import signal
-import subprocess
-import sys
-import time
 from itertools import count
 from multiprocessing import active_children
 
 import numpy as np
-import psutil
 import pytest
 from PIL import Image
 
@@ -101,43 +97,3 @@ def test_a_process_that_was_killed_is_reported_as_what_it_mostly_is(png, at_once
     with pytest.raises(MemoryError, match="a process that decodes pictures was ended"):
         list(reading)
     assert not active_children()
-
-
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
-def test_they_end_with_the_process_that_asks_and_say_nothing(tmp_path, png, end):
-    (tmp_path / "a.png").write_bytes(png)
-    code = (
-        "import itertools, sys\n"
-        "from cnn.data import parallel\n"
-        "parallel.ALONE = 0\n"
-        "try:\n"
-        "    for name, _ in parallel.read_pictures(\n"
-        "        ((n, sys.argv[1]) for n in itertools.count()), None, None, workers=2\n"
-        "    ):\n"
-        "        if name == 500: print('reading', flush=True)\n"
-        "except KeyboardInterrupt:\n"
-        "    pass\n"
-    )
-    asking = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "a.png")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        process_group=0,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    assert asking.stdout.readline() == "reading\n"
-    beside = psutil.Process(asking.pid).children()
-    assert len(beside) >= 2
-
-    if end == signal.SIGKILL:
-        asking.kill()
-    else:
-        os.killpg(asking.pid, end)  # as a terminal does, to all of them
-
-    _, said = asking.communicate(timeout=30)
-    assert said == ""
-    deadline = time.monotonic() + 30
-    while any(process.is_running() for process in beside):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

@@ -299,7 +299,7 @@ from pathlib import Path
 from stages import prepare
 
 own = re.search(r"VmData:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
-most = 1024 * int(own[1]) + 40 * 2**20
+most = 1024 * int(own[1]) + 60 * 2**20
 resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 prepare.main(sys.argv[1:])
 """
@@ -315,7 +315,7 @@ def packed_idx(path, x_train, y_train) -> None:
 
 @pytest.mark.parametrize("write", [np.savez, np.savez_compressed, packed_idx])
 def test_the_memory_does_not_grow_with_the_images(write, tmp_path, tiny_yaml):
-    """50 MB of raw images, 200 MB when they are normalized, with 40 MB to work in."""
+    """50 MB of raw images, 200 MB when they are normalized, with 60 MB to work in."""
     images = np.zeros((800, 250, 250), np.uint8)
     images[:, 0, :2] = np.arange(800)[:, None] % [251, 241]
     write(tmp_path / "mine.npz", x_train=images, y_train=np.arange(800) % 4)

@@ -129,3 +129,13 @@ def test_what_c_code_prints_is_discarded_for_as_long_as_is_said(capfd):
     os.write(2, b"after")
 
     assert capfd.readouterr().err == "after"
+
+
+def test_the_cores_are_those_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {2, 3, 7}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert program.cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+    assert program.cores() == 64
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert program.cores() == 1

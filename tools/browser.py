@@ -34,13 +34,17 @@ APPLICATIONS = (  # macOS does not put them on PATH
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
     "/Applications/Microsoft Edge.app/Contents/MacOS/Microsoft Edge",
 )
-# Package manager: the commands that install its Chromium.
+# Package manager: the commands that install its Chromium, and the library that Playwright's driver
+# lacks on a system with little more than Python.
 PACKAGES = {
-    "apt-get": ("apt-get update -q", "apt-get install -y -q --no-install-recommends chromium"),
-    "dnf": ("dnf install -y chromium",),
-    "zypper": ("zypper --non-interactive install chromium",),
-    "pacman": ("pacman -Sy --noconfirm chromium",),
-    "apk": ("apk add chromium",),
+    "apt-get": (
+        "apt-get update -q",
+        "apt-get install -y -q --no-install-recommends chromium libatomic1",
+    ),
+    "dnf": ("dnf install -y chromium libatomic",),
+    "zypper": ("zypper --non-interactive install chromium libatomic1",),
+    "pacman": ("pacman -Sy --noconfirm chromium gcc-libs",),
+    "apk": ("apk add chromium libatomic",),
 }
 DOWNLOAD = 600  # seconds that Playwright's download may take
 
@@ -112,7 +116,7 @@ def ways() -> Iterator[tuple[str, list[list[str]]]]:
 
 
 def install() -> str:
-    """Install a browser by the first way that gives one that starts; return its path.
+    """Install a browser by the first way after which it can be driven; return its path.
 
     Raises
     ------
@@ -120,7 +124,7 @@ def install() -> str:
         No way gives one. The message says what to install.
     """
     for name, commands in ways():
-        print(f"no browser found; trying {name} ...", file=sys.stderr, flush=True)
+        print(f"no browser to drive; trying {name} ...", file=sys.stderr, flush=True)
         for command in commands:
             try:
                 done = subprocess.run(
@@ -134,8 +138,13 @@ def install() -> str:
                 said = next((line for line in lines if "rror" in line), lines[-1])
                 print(f"  failed: {said.strip()}", file=sys.stderr, flush=True)
                 break
-        if path := find():
+        if (path := find()) and not driver_problem():
             return path
+    if problem := driver_problem():
+        raise UserError(
+            f"Playwright, which drives the browser in the tests, does not start: {problem}; "
+            "install what it lacks (Debian and Ubuntu: apt-get install libatomic1)"
+        )
     raise UserError(
         "the tests need a browser and none could be installed; install Chromium, Chrome or Edge "
         "(Debian and Ubuntu: apt-get install chromium) so that it is on PATH"
@@ -146,14 +155,11 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--install", action="store_true", help="install one when there is none")
     arguments = parser.parse_args(argv)
-    path = find() or (install() if arguments.install else None)
+    path = find()
+    if arguments.install and (path is None or driver_problem()):
+        path = install()
     if path is None:
         raise UserError("no browser is here; 'make test' installs one")
-    if arguments.install and (problem := driver_problem()):
-        raise UserError(
-            f"Playwright, which drives the browser in the tests, does not start: {problem}; "
-            "install what it lacks (Debian and Ubuntu: apt-get install libatomic1)"
-        )
     print(Path(path))
 
 

@@ -105,7 +105,13 @@ def load(path: str | Path, name: str, section_type: type[SectionT]) -> SectionT:
         As `read_section`; or a key is unknown, missing, of the wrong type or out of its range. The
         message names the key, the value, what is allowed and what to do.
     """
-    section = read_section(path, name)
+    return checked(path, name, read_section(path, name), section_type)
+
+
+def checked(
+    path: str | Path, name: str, section: dict[str, Any], section_type: type[SectionT]
+) -> SectionT:
+    """Return a section as a `section_type`; a UserError as `load` raises, that names `path`."""
     try:
         return section_type.model_validate(section)
     except ValidationError as error:

@@ -4,14 +4,13 @@ Of small pictures most of the work is Python's, which no two threads do at once.
 processes is cheap to pack: file names as text, and the pixels of a chunk in one piece.
 """
 
-import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import chain, islice
 from math import prod
-from multiprocessing import connection, get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from cnn.base.errors import UserError
 from cnn.base.program import cores
+from cnn.data.beside import beside
 from cnn.data.pictures import read_picture
 
 Source = tuple[str, Path | bytes]  # what a picture is called, and its file or the bytes of one
@@ -31,7 +31,6 @@ CHUNK_BYTES = 2**20  # of pictures that come as bytes, about
 ALONE = 1024  # pictures that are decoded before it is worth it to start processes
 MAX_WORKERS = 4  # each takes 60 MB
 AHEAD = 2  # chunks per worker: one that it decodes, and one for which it need not wait
-SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 
 def read_pictures(
@@ -101,50 +100,30 @@ def _processes(n: int, form: Form) -> Iterator[Callable[[list[Source]], Future]]
 
     Each has a thread that waits for it, so that neither side waits for the other to read.
     """
-    context = get_context("spawn")  # what is forked has the locks of threads that it has not
-    idle: SimpleQueue[connection.Connection] = SimpleQueue()
-    started = []
+    idle: SimpleQueue[Connection] = SimpleQueue()
 
     def ask(sources: list[str | bytes]) -> tuple[list[tuple[int, ...] | str], bytes]:
-        worker = idle.get()
+        process = idle.get()
         try:
-            worker.send(sources)
-            return worker.recv(), worker.recv_bytes()
+            process.send(sources)
+            return process.recv(), process.recv_bytes()
         except (EOFError, OSError):
             raise MemoryError("a process that decodes pictures was ended") from None
         finally:
-            idle.put(worker)
+            idle.put(process)
 
-    with ThreadPoolExecutor(n) as threads:
-        try:
-            for _ in range(n):
-                here, there = context.Pipe()
-                process = context.Process(target=_decode, args=(there, form), daemon=True)
-                # It ends with this one, and not by a Ctrl-C of its own.
-                before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-                try:
-                    process.start()
-                    started.append(process)
-                finally:
-                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
-                there.close()
-                idle.put(here)
-            yield lambda chunk: threads.submit(
-                ask, [each if isinstance(each, bytes) else str(each) for _, each in chunk]
-            )
-        finally:
-            for process in started:
-                process.kill()  # with nothing to lose; what waits for an answer gets its end
-                process.join()
+    with ThreadPoolExecutor(n) as threads, beside(_decode, [(form,)] * n) as processes:
+        for process in processes:
+            idle.put(process)
+        yield lambda chunk: threads.submit(
+            ask, [each if isinstance(each, bytes) else str(each) for _, each in chunk]
+        )
 
 
-def _decode(requests: connection.Connection, form: Form) -> None:
+def _decode(requests: Connection, form: Form) -> None:
     """Answer each list of sources by shapes, or what is wrong, and the pixels in one piece."""
-    try:
-        while True:
-            found = [_read(source, form) for source in requests.recv()]
-            pixels = [each for each in found if isinstance(each, np.ndarray)]
-            requests.send([getattr(each, "shape", None) or str(each) for each in found])
-            requests.send_bytes(b"".join(pixels))
-    except (EOFError, OSError):  # who asks has ended
-        return
+    while True:
+        found = [_read(source, form) for source in requests.recv()]
+        pixels = [each for each in found if isinstance(each, np.ndarray)]
+        requests.send([getattr(each, "shape", None) or str(each) for each in found])
+        requests.send_bytes(b"".join(pixels))

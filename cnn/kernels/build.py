@@ -15,7 +15,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from cnn.base.errors import UserError
@@ -74,15 +75,21 @@ def compiled(command: Sequence[object], sources: Sequence[Path], target: Path) -
         subprocess.run(list(map(str, words)), check=True, capture_output=True, text=True, env=env)
 
 
-def compile_all(compiler: list[str], zig: bool = False) -> None:
+def level_flags(level: str, zig: bool = False) -> list[str]:
+    """Return what a compiler is told for a level; zig has names of its own."""
+    if not zig:
+        return levels()[level]
+    # Without a target it builds for this very CPU.
+    target = f"{platform.machine()}-linux-gnu"
+    cpu = ZIG_CPUS[level] if "x86" in target else "generic"
+    return ["-target", target, f"-mcpu={cpu}", *([WIDE] if level == "v4" else [])]
+
+
+def compile_all(compiler: Sequence[str], zig: bool = False) -> None:
     """Build the libraries of all levels."""
-    for level, flags in levels().items():
-        if zig:
-            # Without a target it builds for this very CPU.
-            target = f"{platform.machine()}-linux-gnu"
-            cpu = ZIG_CPUS[level] if "x86" in target else "generic"
-            flags = ["-target", target, f"-mcpu={cpu}", *([WIDE] if level == "v4" else [])]
-        compiled([*compiler, *FLAGS, *LIBRARY, *flags], [HERE / SOURCES[0]], library(level))
+    for level in levels():
+        flags = [*FLAGS, *LIBRARY, *level_flags(level, zig)]
+        compiled([*compiler, *flags], [HERE / SOURCES[0]], library(level))
 
 
 def build() -> str | None:
@@ -97,17 +104,24 @@ def build() -> str | None:
     return None
 
 
-def build_with_zig() -> None:
-    """Build by PyPI's ziglang, which is removed again."""
+@contextmanager
+def ziglang() -> Iterator[list[str]]:
+    """Give the command of PyPI's ziglang, which is removed again."""
     with tempfile.TemporaryDirectory() as folder:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         pip += ["--require-hashes", "--no-deps", "--target", folder, "-r", str(LOCK)]
-        try:
-            subprocess.run(pip, check=True)
-            compile_all([str(Path(folder, "ziglang", "zig")), "cc"], zig=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            output = " ".join((getattr(error, "stderr", None) or str(error)).split())[-300:]
-            raise UserError(
-                f"the kernels cannot be built: no compiler ({', '.join(COMPILERS)}) works here, "
-                f"and ziglang neither ({output}); install gcc or clang and run 'make repro'"
-            ) from None
+        subprocess.run(pip, check=True)
+        yield [str(Path(folder, "ziglang", "zig")), "cc"]
+
+
+def build_with_zig() -> None:
+    """Build by PyPI's ziglang."""
+    try:
+        with ziglang() as compiler:
+            compile_all(compiler, zig=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        output = " ".join((getattr(error, "stderr", None) or str(error)).split())[-300:]
+        raise UserError(
+            f"the kernels cannot be built: no compiler ({', '.join(COMPILERS)}) works here, "
+            f"and ziglang neither ({output}); install gcc or clang and run 'make repro'"
+        ) from None

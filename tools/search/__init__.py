@@ -1,0 +1,1 @@
+"""Search for better parameters, and say honestly whether some were found."""
