@@ -8,6 +8,7 @@ whose tests need none of them starts in a moment.
 import gc
 import hashlib
 import importlib
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,9 @@ TINY = {
 
 # With TensorFlow in the process, a look through all objects takes long and finds little.
 gc.set_threshold(100_000, 50, 100)
+# A shell that starts a suite with '&' has Ctrl-C ignored in all of it; some tests send one.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # Modules that run the real `dvc`, a browser, or Keras' training and much else for seconds.

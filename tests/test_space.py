@@ -22,6 +22,8 @@ def test_each_kind_of_range_gives_values_of_its_parameter(read):
         "train.dropout: {low: 0, high: 0.5}\n"
         "train.schedule: [constant, cosine]\n"
         "train.filters: [[8], [8, 16]]\n"
+        "train.shift: 2.0\n"
+        "train.dense_units: []\n"
     )
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
     tried = [spaces.values_of(space, study.ask(space).params) for _ in range(200)]
@@ -29,6 +31,7 @@ def test_each_kind_of_range_gives_values_of_its_parameter(read):
     assert {each["epochs"] for each in tried} == set(range(3, 9))
     assert {each["schedule"] for each in tried} == {"constant", "cosine"}
     assert [8] in [each["filters"] for each in tried]
+    assert all((each["shift"], each["dense_units"]) == (2, []) for each in tried)
     assert all(type(each["dropout"]) is float for each in tried)
     rates = sorted(each["learning_rate"] for each in tried)
     assert rates[0] >= 0.0005
@@ -62,8 +65,9 @@ def test_the_spaces_of_the_project_are_allowed(params):
         ("train.epochs: {low: 1, high: 2.5}", "train.epochs is 2.5; allowed: a whole number"),
         ("train.dropout: {low: 0.5, high: 0.5}", "low is 0.5 and high 0.5; write two numbers"),
         ("train.dropout: {low: 0, high: 0.5, log: true}", "log: true needs a low above 0"),
-        ("train.dropout: {low: 0, high: 0.5, step: 0.1}", "step is unknown; write a list"),
-        ("train.dropout: 0.5", "is 0.5; write a list of choices, or {low: , high: }"),
+        ("train.dropout: {low: 0, high: 0.5, step: 0.1}", "step is unknown; write one value"),
+        ("train.dropout: {high: 0.5}", "is {'high': 0.5}; write one value, a list of choices, or"),
+        ("train.dropout: 2", "train.dropout is 2; allowed: a number, 0 to below 1"),
         ("train.schedule: [cosine, linear]", "train.schedule is 'linear'; allowed: constant or"),
     ],
 )

@@ -20,7 +20,10 @@ from cnn.base.params import CORRECT, checked, read_yaml
 from cnn.training.params import TrainParams
 
 DIGITS = 4  # significant ones of what is tried: a person reads them, and no more matter
-FORM = "a list of choices, or {low: , high: } with 'log: true' if its magnitude is what varies"
+FORM = (
+    "one value, a list of choices, or {low: , high: } with 'log: true' if its magnitude is what "
+    "varies"
+)
 Space = dict[str, BaseDistribution]  # by the parameter's name, without `train.`
 
 
@@ -62,10 +65,11 @@ def _distribution(
     where: str, described: object, whole: bool
 ) -> tuple[list[object], BaseDistribution]:
     """Return the values that must be allowed, and the distribution."""
-    if isinstance(described, list) and len(described) > 1:
+    if not isinstance(described, dict):
+        choices = described if isinstance(described, list) and described else [described]
         # Optuna takes no lists, such as train.filters has, for choices.
-        return described, CategoricalDistribution([json.dumps(each) for each in described])
-    if not isinstance(described, dict) or not {"low", "high"} <= set(described):
+        return choices, CategoricalDistribution([json.dumps(each) for each in choices])
+    if not {"low", "high"} <= set(described):
         raise UserError(f"{where}: is {described!r}; write {FORM}")
     low, high, log = described["low"], described["high"], described.get("log", False)
     if unknown := set(described) - {"low", "high", "log"}:
