@@ -139,3 +139,32 @@ def test_the_cores_are_those_that_the_process_may_use(monkeypatch):
     assert program.cores() == 64
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert program.cores() == 1
+
+
+def test_a_signal_in_the_middle_of_a_print_still_ends_with_its_line():
+    """Python does not enter a buffered writer twice; a handler may be called within one."""
+    code = """if True:
+        import io, os, signal, sys
+        from cnn.base.program import ended_at_once
+
+        class Signalling(io.RawIOBase):
+            def writable(self):
+                return True
+            def write(self, data):
+                os.kill(os.getpid(), signal.SIGINT)
+                return len(data)
+
+        def stream():
+            return io.TextIOWrapper(io.BufferedWriter(Signalling()), write_through=True)
+
+        sys.stdout, sys.stderr = stream(), stream()
+        with ended_at_once():
+            print("x", file=sys.STREAM, flush=True)
+    """
+    for name in ("stdout", "stderr"):
+        done = subprocess.run(
+            [sys.executable, "-c", code.replace("STREAM", name)], capture_output=True, text=True
+        )
+        assert done.returncode == 130
+        if name == "stderr":
+            assert done.stderr == "interrupted: what was not finished is not written\n"

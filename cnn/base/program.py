@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread, current_thread, main_thread
 
@@ -79,8 +79,12 @@ def _flush() -> None:
 def say_ended(code: int) -> None:
     """Print the line that follows a signal, on a terminal below what stands there half drawn."""
     start = "\n" if sys.stderr.isatty() else ""
-    text = f"{start}{WORDS[code]}: what was not finished is not written"
-    print(text, file=sys.stderr, flush=True)
+    text = f"{start}{WORDS[code]}: what was not finished is not written\n"
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except RuntimeError:  # the signal came in the middle of a print, which cannot be entered
+        os.write(2, text.encode())
 
 
 @contextmanager
@@ -147,7 +151,8 @@ def ended_at_once() -> Iterator[None]:
 
     def end(number: int, _: object) -> None:
         say_ended(128 + number)
-        sys.stdout.flush()
+        with suppress(RuntimeError):  # as above: the line being printed is lost
+            sys.stdout.flush()
         os._exit(128 + number)
 
     ours = (signal.SIGINT, signal.SIGTERM) if current_thread() is main_thread() else ()
