@@ -49,6 +49,13 @@ def test_values_are_what_would_be_suggested_for_them(read):
     assert spaces.suggestion_of(space, {"epochs": 5, "filters": [9]}) is None
 
 
+def test_the_fewest_epochs_are_those_of_the_shortest_trial(read):
+    for text, fewest in (
+        ("train.epochs: {low: 3, high: 8}", 3), ("train.epochs: [6, 4]", 4), ("train.shift: 1", 9),
+    ):  # fmt: skip
+        assert spaces.fewest_epochs(read(text), {"epochs": 9}) == fewest
+
+
 def test_the_spaces_of_the_project_are_allowed(params):
     for path in (spaces.Path("searches")).glob("*.yaml"):
         space = spaces.read(path, params["train"])

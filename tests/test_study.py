@@ -12,6 +12,7 @@ TEXT = (
     "train.learning_rate: {low: 0.0001, high: 0.1, log: true}\ntrain.dropout: {low: 0, high: 0.9}"
 )
 DEFAULT = {"learning_rate": 0.002, "dropout": 0.0}
+GIVEN = DEFAULT | {"epochs": 5}
 
 
 @pytest.fixture
@@ -37,14 +38,14 @@ class Trained:
                 history.append(
                     {"epoch": epoch, "validation_accuracy": accuracy, "validation_loss": -accuracy}
                 )
-                if not goes_on(number, history):
+                if not goes_on(number, history) and epoch < 5:
                     state = STOPPED
                     break
             yield number, Outcome(state, history, "diverged" if state == FAILED else "")
 
 
 def run(space, path, n=30, jobs=1, trained=None, seed=0, at_random=False):
-    search = Search(space, DEFAULT, seed, at_random)
+    search = Search(space, GIVEN, seed, at_random)
     journal = Journal(path, {"seed": seed})
     for start in range(0, n, jobs):
         search.round(min(jobs, n - start), journal, trained or Trained())
@@ -68,7 +69,7 @@ def test_results_are_followed_and_what_is_worse_is_stopped(space, tmp_path):
     assert best.values["dropout"] == pytest.approx(0.6, abs=0.05)
     stopped = [trial for trial in search.trials if trial.outcome.state == STOPPED]
     assert 5 < len(stopped) < 35
-    assert all(len(trial.outcome.history) < 5 for trial in stopped)
+    assert {len(trial.outcome.history) for trial in stopped} <= {3, 4}  # in the second half
     importances = search.importances()
     assert importances["dropout"] > importances["learning_rate"]
     assert sum(importances.values()) == pytest.approx(1)

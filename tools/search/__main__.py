@@ -4,7 +4,7 @@
 
 `make search SPACE=searches/augmentation.yaml` runs it. SPACE names ranges of parameters of `train`
 (tools/search/space.py has the form); the others are those of params.yaml. Optuna proposes each
-trial by what came of those before; what is worse than most after some epochs is stopped.
+trial by what came of those before; what is worse than most in its second half is stopped.
 
 The best candidates are trained again with new seeds, beside the default, on the same validation
 images; the one with the best mean is tested, once. Nothing is chosen by test images.
@@ -148,7 +148,7 @@ def test(folder: Path, name: str, seeds: list[int], data: sets.Data) -> list[flo
 
 
 def conclude(
-    found: Search, again: dict[str, list[float]], seeds: list[int], folder: Path
+    found: Search, again: dict[str, list[float]], looked_at: int, seeds: list[int], folder: Path
 ) -> dict[str, object]:
     """Test the winner, and return and write what is to be said."""
     default = again.pop(DEFAULT, None)
@@ -158,7 +158,7 @@ def conclude(
     name = winner.choose({name: np.array(values) for name, values in again.items()})
     data = sets.load(PREPARED / "test.npz")
     tested = {each: test(folder, each, seeds, data) for each in (DEFAULT, name)}
-    verdict = winner.judge(np.array(tested[DEFAULT]), np.array(tested[name]), len(again))
+    verdict = winner.judge(np.array(tested[DEFAULT]), np.array(tested[name]), looked_at)
     number = int(name.split()[1])
     said = {
         "sentence": winner.sentence(name, verdict, len(data.labels), len(seeds)),
@@ -226,7 +226,7 @@ def main(argv: list[str] | None = None) -> int:
         "random": arguments.random,
         **fingerprint.of_training(params, inputs, stage.__file__, fingerprint.environment("exact")),
     }
-    seeds = [params.seed + 1 + number for number in range(arguments.seeds)]
+    seeds = [(params.seed + 1 + number) % 2**32 for number in range(arguments.seeds)]
     with ExitStack() as stack:
         training = Training(given, arguments.jobs, stack)
         journal = Journal(folder / "trials.jsonl", about)
@@ -236,7 +236,7 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"{arguments.space}: no trial but the default was trained to the end")
         print(f"the best {len(best)} again with {len(seeds)} new seeds, beside the default:")
         again = train_again(best, seeds, training, journal, folder)
-    said = conclude(found, again, seeds, folder)
+    said = conclude(found, again, len(best), seeds, folder)
     print(f"\n{textwrap.fill(said['sentence'], WIDTH)}")
     print(f"wrote {folder}/verdict.json, search.png; --keep makes a trial a DVC experiment")
     return keep(found, arguments.keep, name)

@@ -111,3 +111,13 @@ def suggestion_of(space: Space, values: dict[str, object]) -> dict[str, object] 
         if not inside:
             return None
     return found
+
+
+def fewest_epochs(space: Space, given: dict[str, object]) -> int:
+    """Return how many epochs a trial has at least."""
+    distribution = space.get("epochs")
+    if distribution is None:
+        return given["epochs"]
+    if isinstance(distribution, CategoricalDistribution):
+        return min(map(json.loads, distribution.choices))
+    return distribution.low

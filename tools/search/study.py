@@ -6,6 +6,7 @@ journal what came of them, and goes on.
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -97,8 +98,9 @@ class Search:
         sampler = (
             RandomSampler(seed) if at_random else TPESampler(seed=seed, n_startup_trials=RANDOM)
         )
-        # The first epochs of a training say little of its last ones.
-        pruner = MedianPruner(n_startup_trials=RANDOM // 2, n_warmup_steps=1)
+        # The first half says more of the schedule than of the model that comes of it.
+        half = math.ceil(spaces.fewest_epochs(space, default) / 2)
+        pruner = MedianPruner(n_startup_trials=RANDOM // 2, n_warmup_steps=max(2, half))
         self.space, self.default = space, {name: default[name] for name in space}
         self.trials: list[Trial] = []
         self.study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)

@@ -134,7 +134,7 @@ def _train(task: Task, training: sets.Data, validation: sets.Data, connection: C
 
     def on_epoch(history: list[Row]) -> None:
         connection.send(("epoch", history[-1]))
-        if not connection.recv():
+        if not connection.recv() and len(history) < params.epochs:
             raise _Stopped
 
     trained = engine.train(params, network, training, validation, on_epoch)
