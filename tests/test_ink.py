@@ -206,3 +206,23 @@ def test_strangers_digits_look_alike_in_every_kind_of_picture():
         page.paste(large.resize((120, 120)), tuple(rng.integers(10, 250, 2).tolist()))
         for variant in (grey(1 - digit), large, page):
             assert likeness(to_mnist(variant), plain) > 0.75
+
+
+@pytest.mark.parametrize("light", [False, True])
+def test_a_tiny_picture_that_its_digit_fills_is_read_as_one_with_paper_around_it(light):
+    """scikit-learn's digits are of 8 x 8 pixels; what touches the border passed for a shadow."""
+    ink = np.zeros((12, 8), np.uint8)  # a seven from edge to edge
+    ink[:2] = 255
+    for row in range(2, 12):
+        ink[row, max(0, 7 - row // 2) : max(2, 9 - row // 2)] = 255
+    close, far = ink, np.pad(ink, 6)
+
+    first, second = (to_mnist(Image.fromarray(x if light else 255 - x)) for x in (close, far))
+
+    assert likeness(first, second) > 0.9
+
+
+def test_sixteen_bits_of_a_tiny_picture_stay():
+    values = np.full((20, 20), 60_000, np.uint16)
+    values[4:16, 9:11] = 1_000
+    assert to_mnist(Image.fromarray(values)).max() == 255
