@@ -7,6 +7,7 @@ from dvc.cli import main as dvc
 
 from cnn.base.npz import write_arrays
 from cnn.base.program import run
+from tests.helpers.revisions import git
 from tools import repair
 
 
@@ -79,3 +80,30 @@ def test_outside_of_a_project_is_one_line(tmp_path, monkeypatch, capsys):
     error = capsys.readouterr().err
     assert "run it where dvc.yaml is" in error
     assert error.count("\n") == 1
+
+
+def test_own_data_is_named_though_its_commit_has_several_files_that_record_it(
+    tmp_path, monkeypatch, capsys
+):
+    """With a blank in its name, tracked by a .dvc file and read by a stage, all in one commit."""
+    monkeypatch.chdir(tmp_path)
+    git(tmp_path, "init", "--quiet")
+    assert dvc(["init", "--quiet"]) == 0
+    (tmp_path / "my signs").mkdir()
+    (tmp_path / "my signs/a.txt").write_text("a")
+    assert dvc(["add", "--quiet", "my signs"]) == 0
+    (tmp_path / "dvc.yaml").write_text(
+        "stages:\n  make:\n    cmd: cp 'my signs/a.txt' out.txt\n    deps: [my signs]\n"
+        "    outs: [out.txt]\n"
+    )
+    assert dvc(["repro", "--quiet"]) == 0
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "--message=all")
+    commit = git(tmp_path, "log", "--format=%h")
+    (listed,) = (tmp_path / ".dvc/cache/files/md5").glob("*/*.dir")
+    damage(listed)
+    capsys.readouterr()
+
+    repair.main([])
+
+    assert f"removed {listed}: my signs of commit {commit}\n" in capsys.readouterr().out

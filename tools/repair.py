@@ -42,21 +42,18 @@ def damaged_objects(cache: Path) -> list[Path]:
 
 
 def recorded(digest: str) -> str:
-    """Return ": PATH of commit COMMIT" for the first commit that records an MD5, or ""."""
-    log = "log", "--all", "--relative", "--name-only", "--format=%h", f"-S{digest}", "--"
+    """Return ": PATH of commit COMMIT" for the first commit whose dvc.lock has an MD5, or ""."""
     try:
-        found = (git(*log, LOCK, ":(glob)**/*.dvc") or b"").decode().split()
-        if not found:
-            return ""
-        commit, file = found[-2:]
-        if file != str(LOCK):
-            return f": {file.removesuffix('.dvc')} of commit {commit}"
-        lock = YAML(typ="safe").load(git("show", f"{commit}:./{file}"))
+        found = (git("log", "--all", "--format=%h", f"-S{digest}", "--", str(LOCK)) or b"").split()
+        text = git("show", f"{found[-1].decode()}:./{LOCK}") if found else None
     except UserError:  # a project without Git, or another user's
         return ""
-    outputs = [output for stage in lock["stages"].values() for output in stage.get("outs", [])]
-    path = next(output["path"] for output in outputs if output["md5"] == digest)
-    return f": {path} of commit {commit}"
+    lock = YAML(typ="safe").load(text) if text else {"stages": {}}
+    for entry in lock["stages"].values():
+        for file in [*entry.get("outs", []), *entry.get("deps", [])]:
+            if file.get("md5", "").removesuffix(".dir") == digest:
+                return f": {file['path']} of commit {found[-1].decode()}"
+    return ""
 
 
 def is_damaged(path: Path) -> bool:
@@ -95,11 +92,14 @@ def main(argv: list[str] | None = None) -> None:
         LOCKS.unlink()
         print(f"removed {LOCKS}, which DVC had not finished writing when it was killed")
     # Before the outputs: one of them may be a link to an object.
-    found = [*damaged_outputs(LOCK), *damaged_objects(Path(done.stdout.strip()))]
-    for path in found:
+    outputs, objects = damaged_outputs(LOCK), damaged_objects(Path(done.stdout.strip()))
+    for path in outputs:
         path.unlink()
-        print(f"removed {path}{recorded(f'{path.parent.name}{path.stem}')}")
-    print("run 'dvc repro' to make it again" if found else "nothing is damaged")
+        print(f"removed {path}")
+    for path in objects:
+        path.unlink()
+        print(f"removed {path}{recorded(path.parent.name + path.stem)}")
+    print("run 'dvc repro' to make it again" if outputs or objects else "nothing is damaged")
 
 
 if __name__ == "__main__":
