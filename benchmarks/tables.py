@@ -80,8 +80,8 @@ def document(text: str) -> str:
 def recipe(path: Path, text: str) -> str:
     """Return a recipe's text with the line of its cost and result as the CSVs give it.
 
-    One that only names a data set has it from datasets.csv, any other from training.csv. One
-    without the line is left as it is.
+    One for another data set has it from datasets.csv, any other from training.csv. One without
+    the line is left as it is.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def recipe(path: Path, text: str) -> str:
         return text
     sections = load(path.stem)
     dataset = sections.get("fetch", {}).get("dataset")
-    if dataset and "train" not in sections:
+    if dataset:
         line = made_from("datasets", lambda rows: datasets.cost_and_result(rows, dataset))
     else:
         line = made_from("training", lambda rows: training.cost_and_result(rows, path.stem))

@@ -1,11 +1,12 @@
 """How fast and how accurate is the training beside Keras' `fit` and PyTorch?
 
-    python -m benchmarks.training [--rounds 5] [--draw]
+    python -m benchmarks.training [--rounds 10] [--draw]
 
 Each round has another seed. The same work (5 epochs of 64) by Model.fit in the plain script, as
 TensorFlow comes, which leaves oneDNN off on a CPU without VNNI, and the other way round; by the
 engine keras; by the kernels, the widest that the CPU has and those for AVX2; and by PyTorch, where
-`.venv-torch` exists (see benchmarks/README.md). The recipes, the long one in the first round only.
+`.venv-torch` exists (see benchmarks/README.md). The recipes. All in the first five rounds, and what
+takes seconds in the others too.
 Dense arithmetic is the time of all multiplications and additions at the speed of a large matrix
 product, by numpy.
 
@@ -31,7 +32,8 @@ from cnn.kernels import build
 from tools import recipe
 
 FIT, ARITHMETIC = "Keras fit", "dense arithmetic"
-ONCE = ("recipe accurate",)  # takes minutes
+ROUNDS, FIRST_ROUNDS = 10, 5
+SECONDS = ("recipe fast",)  # in all rounds
 TORCH = Path(".venv-torch/bin/python")
 # Multiplications and additions of one image, forward and twice as much backward, without the
 # gradient of the first layer's input.
@@ -71,7 +73,7 @@ def candidate(name: str, command: Callable[[int], list[object]]) -> Candidate:
     """Return a training as a candidate."""
 
     def measured(number: int) -> dict[str, object] | None:
-        if name in ONCE and number > 1:
+        if number > FIRST_ROUNDS and name not in SECONDS:
             return None
         seed = harness.FIRST_SEED + number - 1
         result = result_of(command(seed))
@@ -187,7 +189,7 @@ def draw(rows: Rows, path: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    reader = harness.parser(__doc__)
+    reader = harness.parser(__doc__, ROUNDS)
     reader.add_argument("--draw", action="store_true", help="measure nothing")
     arguments = reader.parse_args(argv)
     if arguments.draw:

@@ -25,6 +25,7 @@ TINY = {
         "epochs": 1,
         "batch_size": 32,
         "learning_rate": 0.01,
+        **dict.fromkeys(("shift", "rotation", "shear", "scale", "elastic"), 0.0),
     },
     "evaluate": {"calibration_bins": 5, "mistakes": 6, "suspects": 6},
 }
@@ -75,6 +76,16 @@ def tiny_yaml(tiny, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("params") / "params.yaml"
     path.write_text(yaml.safe_dump(tiny), encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def section(tiny_yaml):
+    """Return section `train` with some values changed, none of which is checked."""
+    from cnn.base.params import load
+    from cnn.training.params import TrainParams
+
+    whole = load(tiny_yaml, "train", TrainParams)
+    return lambda **changed: whole.model_copy(update=changed)
 
 
 @pytest.fixture(scope="session")

@@ -120,7 +120,7 @@ def test_from_wherever_it_goes_on_the_bytes_are_the_same(tiny_yaml, digits, monk
     monkeypatch.setattr(checkpoint, "INTERVAL", 0)
     monkeypatch.setattr(checkpoint, "SHARE", np.inf)
     monkeypatch.setattr(engine, "CHUNK", 0)  # a state after each step
-    changed = {"dropout": 0.3, "averaging": 0.9, "shift": 2.0, "weight_decay": 0.1}
+    changed = {"dropout": 0.3, "averaging": 0.9, "shift": 0.1, "weight_decay": 0.1}
     changed |= {"epochs": 3, "batch_size": 12}
     params = load_params(tiny_yaml, "train", train.TrainParams).model_copy(update=changed)
     data = Data(*digits, np.array([*"0123456789"]))

@@ -73,13 +73,6 @@ def test_a_text_beside_the_pictures_is_a_note(folder):
     assert raw.notes == [f"1 left out, no pictures by name: {folder / 'kleiner/notes.txt'}"]
 
 
-def test_light_pictures_are_a_note(folder):
-    for file in folder.rglob("*.png"):
-        Image.new("RGB", (12, 10), "white").save(file)
-
-    assert read(folder).notes[-1].startswith("the pictures are light on the whole")
-
-
 def replace(path, content: bytes):
     path.write_bytes(content)
     return path

@@ -88,9 +88,5 @@ def test_grey_stored_as_colour_is_a_note_if_all_are():
     assert gathered(train=[grey.getvalue(), png()])[1] == []
 
 
-def test_light_pictures_are_a_note_and_none_is_transposed(refusal):
-    light = io.BytesIO()
-    Image.new("L", (12, 10), 200).save(light, "PNG")
-
-    assert "light on the whole" in gathered(train=[light.getvalue()])[1][0]
+def test_no_picture_is_transposed(refusal):
     assert "read as they look" in refusal(gathered, Options(transpose=True), train=[png()])

@@ -96,8 +96,9 @@ def cases(draw):
         whole(2, 40),
     )
     recipe = Recipe(
-        whole(0, 2**64 - 1), whole(1, 50), 2 ** whole(0, 4), network.dropout, some(14), some(180),
-        some(1), some(1), some(1), some(0.9), some(0.999), 1e-7, some(0.1), some(0.9),
+        whole(0, 2**64 - 1), whole(1, 50), 2 ** whole(0, 4), network.dropout, some(0.5), some(180),
+        some(1), some(1), some(0.5), draw(st.sampled_from([0.0, 0.3, 1.0, None])), some(0.9),
+        some(0.999), 1e-7, some(0.1), some(0.9),
         tuple(some(3) for _ in range(network.classes)) if whole(0, 1) else (),
     )  # fmt: skip
     return network, recipe, whole(1, 50), whole(0, 2), whole(1, 4), whole(0, 2**32)
@@ -125,6 +126,8 @@ def test_every_build_gives_the_bytes_of_plain_loops(twin, builds, case):
         address(images), address(labels), address(order), ctypes.c_int64(n),
         ctypes.c_uint64(first), address(rates), address(alphas), address(losses),
     )  # fmt: skip
+    # The law has no word on what lies beyond infinity: the engine ends such a training.
+    hypothesis.assume(np.isfinite(losses).all())
     twin.twin_predict(
         byref(structure), address(ours.weights), address(images), address(labels),
         ctypes.c_int64(n), address(probabilities), address(each_loss),

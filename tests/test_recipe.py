@@ -1,5 +1,6 @@
 """A recipe is a file of parameters that the stages admit, run by DVC under its name."""
 
+import re
 import subprocess
 
 import pytest
@@ -26,9 +27,12 @@ def test_each_parameter_exists_and_differs_from_the_default(params, tmp_path, na
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_says_what_it_is_for_and_why_each_parameter(name):
-    first, cost, *rest = (recipe.FOLDER / f"{name}.yaml").read_text().splitlines()
+    first, cost, found, *rest = (recipe.FOLDER / f"{name}.yaml").read_text().splitlines()
     assert first.startswith("# ")
     assert cost.startswith("# Cost and result: ")
+    assert found.startswith("# Found by: ")
+    for space in re.findall(r"SPACE=(\S+\.yaml)", found):
+        assert (ROOT / space).is_file()
     assert all("# " in line for line in rest if not line.endswith(":"))
 
 
@@ -58,13 +62,14 @@ def test_dvc_is_asked_for_an_experiment_of_that_name(monkeypatch):
 
     assert asked[0] == ["dvc", "exp", "remove", "--quiet", "fashion-7"]
     assert asked[1] == (
-        ["dvc", "exp", "run", "--name", "fashion-7", "-S", "fetch.dataset=fashion_mnist"]
+        ["dvc", "exp", "run", "--name", "fashion-7"]
+        + recipe.words(recipe.load("fashion"))
         + ["-S", "train.seed=7"]
     )
 
 
 def test_lists_go_without_blanks():
-    assert recipe.settings({"train": {"filters": [24, 48]}}) == ["train.filters=[24,48]"]
+    assert recipe.words({"train": {"filters": [24, 48]}}) == ["-S", "train.filters=[24,48]"]
 
 
 def test_an_unknown_recipe_is_one_line(refusal):

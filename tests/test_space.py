@@ -22,7 +22,7 @@ def test_each_kind_of_range_gives_values_of_its_parameter(read):
         "train.dropout: {low: 0, high: 0.5}\n"
         "train.schedule: [constant, cosine]\n"
         "train.filters: [[8], [8, 16]]\n"
-        "train.shift: 2.0\n"
+        "train.shift: 0.1\n"
         "train.dense_units: []\n"
     )
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
@@ -31,7 +31,7 @@ def test_each_kind_of_range_gives_values_of_its_parameter(read):
     assert {each["epochs"] for each in tried} == set(range(3, 9))
     assert {each["schedule"] for each in tried} == {"constant", "cosine"}
     assert [8] in [each["filters"] for each in tried]
-    assert all((each["shift"], each["dense_units"]) == (2, []) for each in tried)
+    assert all((each["shift"], each["dense_units"]) == (0.1, []) for each in tried)
     assert all(type(each["dropout"]) is float for each in tried)
     rates = sorted(each["learning_rate"] for each in tried)
     assert rates[0] >= 0.0005
@@ -51,7 +51,7 @@ def test_values_are_what_would_be_suggested_for_them(read):
 
 def test_the_fewest_epochs_are_those_of_the_shortest_trial(read):
     for text, fewest in (
-        ("train.epochs: {low: 3, high: 8}", 3), ("train.epochs: [6, 4]", 4), ("train.shift: 1", 9),
+        ("train.epochs: {low: 3, high: 8}", 3), ("train.epochs: [6, 4]", 4), ("train.shear: 1", 9),
     ):  # fmt: skip
         assert spaces.fewest_epochs(read(text), {"epochs": 9}) == fewest
 

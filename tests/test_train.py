@@ -170,7 +170,7 @@ def test_an_exact_training_imports_no_tensorflow(trained, tiny_yaml, prepared, t
 def test_all_that_a_recipe_may_turn_on_trains_a_model_that_gives_probabilities(
     write_params, tmp_path, prepared
 ):
-    moves = {"shift": 2.0, "rotation": 10.0, "shear": 0.2, "scale": 0.1, "fill": 0.5}
+    moves = {"shift": 0.1, "rotation": 10.0, "shear": 0.2, "scale": 0.1, "fill": 0.5}
     changed = {"dropout": 0.3, "weight_decay": 0.1, "averaging": 0.9, "shards": 8}
     form = {"filters": [4, 6, 8], "kernel_size": 2, "dense_units": [16, 12, 8]}
 

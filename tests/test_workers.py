@@ -248,7 +248,7 @@ def test_other_weights_end_all(refusal):
 @pytest.fixture(scope="module")
 def eventful(tiny, tmp_path_factory):
     """Parameters with all that a worker could do in another order than one alone."""
-    changed = {"dropout": 0.3, "shift": 2.0, "rotation": 10.0, "averaging": 0.9, "epochs": 2}
+    changed = {"dropout": 0.3, "shift": 0.1, "rotation": 10.0, "averaging": 0.9, "epochs": 2}
     changed |= {"shards": 4, "batch_size": 64}  # the last of an epoch has too few for four shards
     path = tmp_path_factory.mktemp("params") / "params.yaml"
     path.write_text(yaml.safe_dump({"train": tiny["train"] | changed}))

@@ -38,12 +38,13 @@ def load(name: str, folder: Path = FOLDER) -> dict[str, dict[str, object]]:
     return document
 
 
-def settings(recipe: dict[str, dict[str, object]]) -> list[str]:
-    """Return the recipe as `dvc exp run` takes it: section.key=value."""
+def words(recipe: dict[str, dict[str, object]]) -> list[str]:
+    """Return the recipe as `dvc exp run` takes it: -S section.key=value."""
     return [
-        f"{section}.{key}={str(value).replace(' ', '')}"
+        word
         for section, values in recipe.items()
         for key, value in values.items()
+        for word in ("-S", f"{section}.{key}={str(value).replace(' ', '')}")
     ]
 
 
@@ -51,13 +52,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("recipe", metavar="NAME", help="of a file in recipes/, without its ending")
     parser.add_argument("-n", "--name", help="of the experiment, if not the recipe's")
-    arguments, words = parser.parse_known_args(argv)
+    arguments, more = parser.parse_known_args(argv)
     name = arguments.name or arguments.recipe
-    pairs = [word for pair in settings(load(arguments.recipe)) for word in ("-S", pair)]
+    settings = words(load(arguments.recipe))
     git("rev-parse", "--git-dir")  # where there is none, this says so better than DVC
     # DVC replaces no experiment in the workspace.
     subprocess.run(["dvc", "exp", "remove", "--quiet", name], capture_output=True, check=False)
-    return subprocess.run(["dvc", "exp", "run", "--name", name, *pairs, *words]).returncode
+    return subprocess.run(["dvc", "exp", "run", "--name", name, *settings, *more]).returncode
 
 
 if __name__ == "__main__":

@@ -1,27 +1,31 @@
-"""Train a recipe with several seeds, an experiment per seed, in DVC's own queue.
+"""Train a recipe with several seeds, a DVC experiment per seed.
 
-    python -m tools.seeds [RECIPE] [--n 10] [--jobs 1]
+    python -m tools.seeds [RECIPE] [--n 10] [--jobs 2]
 
 `make seeds RECIPE=fast N=10` runs it. The experiments are named fast-42, fast-43, ...; without
 RECIPE the parameters stay as they are and the names are default-42, default-43, ...
 
+Several run at a time, each in a temporary copy of its own (`dvc exp run --temp`), and share the
+cores out: trainings on a core each wait for nobody, and one computes while another loads or draws.
+
 An experiment of this commit that is there, with the same code and parameters, is kept; another one
-of that name is replaced. What else is in DVC's queue runs with them. Exit code 1 when a run failed.
+of that name is replaced. Exit code 1 when a run failed.
 """
 
 import argparse
 import json
 import os
-import re
 import statistics
 import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from threading import Event, Lock
 
 from ruamel.yaml import YAML
 
 from cnn.base.errors import UserError
 from cnn.base.params import read_yaml
-from cnn.base.program import INTERRUPTED, run
+from cnn.base.program import cores, run, take_cores
 from tools import recipe
 from tools.compare.revisions import git
 from tools.compare.runs import METRICS
@@ -30,14 +34,9 @@ from tools.verify import environment_for_clone
 DEFAULT, PARAMS, FIRST = "default", "params.yaml", 42
 # What an experiment changes: its outputs, and its parameters, which are compared one by one.
 CHANGED = (":(exclude)dvc.lock", ":(exclude)reports", f":(exclude){PARAMS}")
-INTERRUPTION = (
-    "interrupted: the experiments go on in DVC's queue, and the same command follows them again; "
-    "'dvc queue stop --kill && dvc queue remove --queued' ends them"
-)
-
-
-def dvc(*words: str, **kwargs) -> subprocess.CompletedProcess:
-    return subprocess.run(["dvc", *words], env=environment_for_clone(), text=True, **kwargs)
+MOST_JOBS = 4  # unless --jobs says more: each has the images in memory
+DVC_INTERRUPTED = 252  # its exit code after Ctrl-C
+STARTED = b"Reproducing experiment"  # DVC says so when it is done with the workspace
 
 
 def reference_to(name: str) -> str:
@@ -61,26 +60,61 @@ def accuracy_of(name: str, changes: dict[str, dict]) -> float | None:
 
 
 def train(wanted: dict[str, dict[str, dict]], jobs: int) -> None:
-    """Queue the experiments {name: changes of params.yaml}, and follow the queue to its end."""
-    status = dvc("queue", "status", capture_output=True).stdout
-    waiting = re.findall(r"^\w{7} +(\S+) .*(?:Queued|Running)$", status, re.MULTILINE)
-    for name in wanted:
-        if name in waiting:  # DVC would lose one of two that have the same name
-            continue
-        git("update-ref", "-d", reference_to(name))  # DVC replaces none
-        settings = [word for each in recipe.settings(wanted[name]) for word in ("-S", each)]
-        if dvc("exp", "run", "--queue", "--quiet", "--name", name, *settings).returncode:
-            raise UserError(f"'{name}': DVC did not queue it, for the reason above")
-    dvc("exp", "run", "--run-all", "--jobs", str(jobs))
+    """Run the experiments {name: changes of params.yaml}, as many at a time as there are jobs."""
+    environment, starting, over = environment_for_clone(), Lock(), Event()
+    running: set[subprocess.Popen] = set()
+    places: SimpleQueue[int] = SimpleQueue()
+    for place in range(jobs):
+        places.put(place)
+
+    def train_one(name: str) -> None:
+        command = ["dvc", "exp", "run", "--temp", "--name", name, *recipe.words(wanted[name])]
+        # DVC changes the workspace for a moment, and gives up where another one does.
+        with starting:
+            if over.is_set():
+                return
+            git("update-ref", "-d", reference_to(name))  # DVC replaces none
+            process = subprocess.Popen(
+                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
+            running.add(process)
+            for line in process.stdout:
+                show(name, line)
+                if line.startswith(STARTED):
+                    break
+        for line in process.stdout:
+            show(name, line)
+        if process.wait() == DVC_INTERRUPTED:
+            over.set()
+        running.remove(process)
+
+    with ThreadPoolExecutor(jobs, initializer=lambda: take_cores(places.get(), jobs)) as pool:
+        try:
+            for _ in pool.map(train_one, wanted):
+                pass
+        except BaseException:  # they have had a Ctrl-C too, but no other signal
+            over.set()
+            for process in list(running):
+                process.terminate()
+            raise
+
+
+def show(name: str, line: bytes) -> None:
+    """Print what a run says, a line at a time, after its name."""
+    if text := line.decode(errors="replace").strip():
+        print(f"{name}: {text}", flush=True)
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("recipe", metavar="RECIPE", nargs="?", default=DEFAULT, help="in recipes/")
     parser.add_argument("--n", type=int, default=10, help="how many seeds, from 42; 10")
-    parser.add_argument("--jobs", type=int, default=1, help="at a time, each on all cores; 1")
+    parser.add_argument(
+        "--jobs", type=int, help=f"at a time, sharing the cores; one per core, {MOST_JOBS} at most"
+    )
     arguments = parser.parse_args(argv)
-    name, n, jobs = arguments.recipe, arguments.n, arguments.jobs
+    name, n = arguments.recipe, arguments.n
+    jobs = min(cores(), MOST_JOBS) if arguments.jobs is None else arguments.jobs
     for flag, value, most in (("n", n, 1000), ("jobs", jobs, 64)):
         if not 1 <= value <= most:
             raise UserError(f"--{flag} is {value}; allowed: 1 to {most}")
@@ -95,14 +129,10 @@ def main(argv: list[str] | None = None) -> int:
     if missing:
         if not os.getcwd().isascii():
             raise UserError(
-                f"{os.getcwd()}: DVC's queue works in no folder with letters beyond ASCII in its "
-                "path (treeverse/dvc#3629); move the project"
+                f"{os.getcwd()}: DVC runs experiments in a copy in no folder with letters beyond "
+                "ASCII in its path (treeverse/dvc#3629); move the project"
             )
-        try:
-            train(missing, jobs)
-        except KeyboardInterrupt:
-            print(INTERRUPTION, file=sys.stderr)
-            return INTERRUPTED
+        train(missing, min(jobs, len(missing)))
         found |= {each: accuracy_of(each, changes) for each, changes in missing.items()}
     accuracies = [accuracy for accuracy in found.values() if accuracy is not None]
     if len(accuracies) > 1:
@@ -111,7 +141,7 @@ def main(argv: list[str] | None = None) -> int:
         other = DEFAULT if name != DEFAULT else "OTHER"
         print(f"compare: python -m tools.compare '{other}-*' '{name}-*'")
     if failed := [each for each, accuracy in found.items() if accuracy is None]:
-        raise UserError(f"{', '.join(failed)}: failed; 'dvc queue logs {failed[0]}' says why")
+        raise UserError(f"{', '.join(failed)}: failed, for the reason that its lines above give")
     return 0
 
 

@@ -79,12 +79,6 @@ def release(array: np.ndarray) -> None:
         base.madvise(mmap.MADV_DONTNEED)
 
 
-def mean(array: np.ndarray) -> float:
-    """Return the mean of an array that is not empty."""
-    sums = [chunk.sum(dtype=np.float64) for chunk in in_chunks(array)]
-    return float(sum(sums)) / array.size
-
-
 def extremes(array: np.ndarray) -> tuple[np.generic, np.generic]:
     """Return the least and the greatest value, NaN where one is, of an array that is not empty."""
     found = [(chunk.min(), chunk.max()) for chunk in in_chunks(array)]

@@ -22,6 +22,13 @@ def cores() -> int:
     return len(available(0)) if available else os.cpu_count() or 1
 
 
+def take_cores(index: int, of: int) -> None:
+    """Leave this thread, and what it starts, the cores of place `index` of `of`, on Linux."""
+    if hasattr(os, "sched_setaffinity"):
+        ours = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, ours[index::of] or ours[index % len(ours) :][:1])
+
+
 class Terminated(BaseException):
     """SIGTERM has come: clean up and end."""
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cnn.base.errors import UserError
-from cnn.base.npz import ChunkedArray, extremes, in_chunks, mean, to_temp_file
+from cnn.base.npz import ChunkedArray, extremes, in_chunks, to_temp_file
 from cnn.data.pictures import to_pixels
 from cnn.data.raw import Options, Split
 from cnn.data.sets import CLASSES
@@ -21,10 +21,8 @@ DARK = 64  # of 255; images with no brighter pixel were hardly meant so
 ALPHABETS = (10, 26, 27, 36, 37, 47, 62)  # numbers of classes: digits, letters, EMNIST's unions
 
 
-def to_images(
-    name: str, images: NDArray, options: Options, notes: list[str], *, strange: bool = True
-) -> NDArray:
-    """Return images as `Split` has them; what is odd becomes a note, if the data are `strange`.
+def to_images(name: str, images: NDArray, options: Options, notes: list[str]) -> NDArray:
+    """Return images as `Split` has them; what is odd becomes a note.
 
     Parameters
     ----------
@@ -61,10 +59,8 @@ def to_images(
         notes.append(
             f"{name}: its brightest pixel is {brightest} of 255; scale them if it is white"
         )
-    if strange and images.dtype == np.float32:
+    if images.dtype == np.float32:
         notes.append(f"{name} lies in [0, 1] already and is taken as it is")
-    if strange and mean(images) > 0.5 * (1 if images.dtype == np.float32 else 255):
-        notes.append(f"{name} is dark on light on the whole; the moves of training fill with black")
     if options.sides is not None or options.channels not in (None, images.shape[3]):
         images = _resized(name, images, options)
     return images

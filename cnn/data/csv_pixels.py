@@ -115,7 +115,7 @@ def read(path: Path, options: Options) -> Raw:
     classes, labels = encode({split: rows.label for split, rows in parts.items()})
     published = published_as(images, {key: each.astype(np.uint8) for key, each in labels.items()})
     for split, rows in parts.items():
-        each = to_images(split, images.pop(split), options, notes, strange=published is None)
+        each = to_images(split, images.pop(split), options, notes)
         splits[split] = Split(each, labels[split], np.array(rows.group) if rows.group else None)
     if published:
         classes = list(published.classes)

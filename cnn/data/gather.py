@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cnn.base.errors import UserError
-from cnn.base.npz import ChunkedArray, mean, to_temp_file
+from cnn.base.npz import ChunkedArray, to_temp_file
 from cnn.data.parallel import Source, read_pictures
 from cnn.data.pictures import is_grey
 from cnn.data.raw import MOST, Options
@@ -50,8 +50,6 @@ def gather(
         images[split] = to_temp_file(whole, options.scratch)
     if kinds == {True}:
         notes.append("the pictures are grey, stored as colour; prepare.channels: 1 makes them grey")
-    if mean(images["train"]) > 127:
-        notes.append("the pictures are light on the whole; the moves of training fill with black")
     return images
 
 

@@ -83,7 +83,7 @@ def read(path: Path, options: Options) -> Raw:
     splits = {}
     for split in list(images):
         x, y = files[prefix, split, "images"].name, files[prefix, split, "labels"].name
-        each = to_images(x, images.pop(split), options, notes, strange=published is None)
+        each = to_images(x, images.pop(split), options, notes)
         splits[split] = Split(each, encoded[split], groups.get(split))
         check_lengths(x, splits[split], y)
     if not published:

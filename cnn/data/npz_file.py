@@ -65,7 +65,7 @@ def read(path: Path, options: Options) -> Raw:
     given = {}
     for split in splits:
         x, y = roles[split, "images"], roles[split, "labels"]
-        images = to_images(x, arrays[split, "images"], options, notes, strange=published is None)
+        images = to_images(x, arrays[split, "images"], options, notes)
         labels = to_labels(y, arrays[split, "labels"])
         if classes or split == "train":
             check_labels(y, labels, classes)

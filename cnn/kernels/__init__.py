@@ -28,7 +28,7 @@ PAD = 16  # filters and units are padded with zeros to a multiple of this
 MOST_PARAMETERS = 2**31  # so that the place of one is an int32 in C
 INITIAL, DROPOUT, MOVES = range(3)  # purposes of random numbers
 # Of `self_check`, on every machine.
-CHECKED = "cba72f1c325ca96e"
+CHECKED = "5d65b4ba45ef22b2"
 
 
 class Recipe(NamedTuple):
@@ -42,7 +42,8 @@ class Recipe(NamedTuple):
     rotation: float = 0.0
     shear: float = 0.0
     scale: float = 0.0
-    fill: float = 0.0
+    elastic: float = 0.0
+    fill: float | None = 0.0  # None is the nearest pixel
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-7
@@ -86,7 +87,8 @@ class _Recipe(Structure):
 
     @classmethod
     def of(cls, recipe: Recipe) -> _Recipe:
-        made = cls(*recipe[:-1])
+        filled = recipe if recipe.fill is not None else recipe._replace(fill=-1)
+        made = cls(*filled[:-1])
         if recipe.class_weights:
             made.kept = np.array(recipe.class_weights, np.float32)  # for as long as C may read it
             made.class_weights = made.kept.ctypes.data
@@ -170,7 +172,7 @@ def self_check(kernels: Kernels) -> str:
     """Return a digest of what a few steps of a small network with every option give."""
     network = Network((12, 11, 3), (5, 17), 3, "same", (9,), 0.25, 4)
     weights = (0.5, 1.0, 2.0, 0.75)
-    recipe = Recipe(7, 24, 4, 0.25, 1.5, 20, 0.2, 0.1, 0.5, 0.8, 0.99, 1e-7, 0.1, 0.9, weights)
+    recipe = Recipe(7, 24, 4, 0.25, 0.1, 20, 0.2, 0.1, 0.2, 0.5, 0.8, 0.99, 1e-7, 0.1, 0.9, weights)
     images = kernels.uniform(1, INITIAL, 1, 0, 40 * 12 * 11 * 3).reshape(40, 12, 11, 3)
     state = kernels.initial_weights(network, seed=3, averaged=True)
     rates = np.array([0.01, 0.02], np.float32)

@@ -178,7 +178,8 @@ static void take_images(const Plan *plan, const Recipe *recipe, Work *work, cons
   const Convolution *first = &plan->convolution[0];
   const int64_t line = net->width * net->channels, row = first->columns * net->channels;
   const int moves = recipe && (recipe->shift != 0.0f || recipe->rotation != 0.0f ||
-                               recipe->shear != 0.0f || recipe->scale != 0.0f);
+                               recipe->shear != 0.0f || recipe->scale != 0.0f ||
+                               recipe->elastic != 0.0f);
   for (int64_t i = 0; i < count; i++) {
     const float *image = images + (order ? order[i] : i) * net->height * line;
     float *to = work->moved + i * first->size;

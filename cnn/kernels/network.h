@@ -62,11 +62,24 @@
    wide = exp(d[2] * l), high = exp(d[3] * l), l = log(1 + scale), c = cosine(turn),
    s = cosine(turn - 0.25):
      xx = wide * c, xy = slant * c - high * s, yx = wide * s, yy = slant * s + high * c,
-     x0 = (width - 1) / 2, y0 = (height - 1) / 2, tx = x0 + d[4] * shift, ty = y0 + d[5] * shift.
+     x0 = (width - 1) / 2, y0 = (height - 1) / 2,
+     tx = x0 + d[4] * (shift * width), ty = y0 + d[5] * (shift * height).
    The pixel (x, y) of the result lies at fma(xx, x - x0, fma(xy, y - y0, tx)) and
    fma(yx, x - x0, fma(yy, y - y0, ty)) of the source; with the whole parts i, j below these and the
    fractions fx, fy: upper = fma(fx, source(j, i + 1) - source(j, i), source(j, i)), lower the same
-   at j + 1, fma(fy, lower - upper, upper). Outside of the source there is `fill`.
+   at j + 1, fma(fy, lower - upper, upper). Outside of the source there is `fill`; where that
+   is below 0, the nearest pixel.
+
+   Unless elastic is 0, the image is bent besides, by uniform cubic B-splines over 4 x 4 cells, as
+   smooth as the fields of Simard, Steinkraus and Platt 2003 (a B-spline of cells of 7 pixels has
+   the width of their Gaussian, sigma 4). d goes on to i < 104: node k, j, i of 7 x 7 for x (k = 0)
+   and for y (k = 1) is d[6 + 49 * k + 7 * j + i]. For y, and likewise for x, v = y * (4 / height),
+   with the whole part cell and the fraction t, r = 1 - t, gives
+     b[0] = r * r * r / 6, b[1] = 2 / 3 - t * t * (1 - t / 2),
+     b[3] = t * t * t / 6, b[2] = 2 / 3 - r * r * (1 - r / 2).
+   column i = chain of node k, cell of y + j, i * b of y [j] over j < 4;
+   bend = chain of column (cell of x + i) * b of x [i] over i < 4. The places of the source above are
+   then fma(elastic * width, bend, place) for x, and with height for y.
 
    exp, log and cosine are polynomials, in primitives.h; twin.c has them in the same operations. */
 #ifndef NETWORK_H
@@ -86,7 +99,8 @@ typedef struct {
 typedef struct {
   uint64_t seed;
   int64_t batch, shards;
-  float dropout, shift, rotation, shear, scale, fill; /* shares, pixels, degrees, value in [0, 1] */
+  float dropout, shift, rotation, shear, scale, elastic; /* shares; rotation: degrees */
+  float fill;                                            /* in [0, 1], or below 0 */
   float beta_1, beta_2, epsilon, weight_decay, averaging;
   const float *class_weights; /* (classes,), or NULL */
 } Recipe;

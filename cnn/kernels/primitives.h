@@ -323,37 +323,97 @@ INLINE int64_t bordered_size(const Network *net) {
   return (net->height + 3) * (net->width + 3) * net->channels;
 }
 
-/* An image at random moved, turned, slanted and resized about its centre, by one interpolation.
-   `bordered` has room for it with `fill` around it, one row and column before and two after: what
-   lies farther off is clamped to there, and comes out as `fill` too. */
+enum { MOST_SIDE = 256, CELLS = 4, NODES = CELLS + 3 };
+
+/* Where a pixel lies in the grid of cells along its side: its cell's first node, whose four nodes
+   count by `b`. */
+static int32_t in_cells(int64_t at, int64_t side, float b[4]) {
+  const float v = (float)at * ((float)CELLS / (float)side);
+  const int32_t cell = (int32_t)v;
+  const float t = v - (float)cell, r = 1.0f - t;
+  b[0] = r * r * r / 6.0f;
+  b[1] = 2.0f / 3.0f - t * t * (1.0f - t / 2.0f);
+  b[2] = 2.0f / 3.0f - r * r * (1.0f - r / 2.0f);
+  b[3] = t * t * t / 6.0f;
+  return cell;
+}
+
+/* How far the pixels of row y are bent along one axis, -1 to 1. */
+static void bend(const float nodes[NODES * NODES], int64_t y, int64_t height, int64_t width,
+                 const int32_t *restrict cell, float (*restrict b)[MOST_SIDE],
+                 float *restrict out) {
+  float column[NODES] = {0}, down[4];
+  const int32_t first = in_cells(y, height, down);
+  for (int j = 0; j < 4; j++)
+    for (int i = 0; i < NODES; i++)
+      column[i] = __builtin_fmaf(nodes[(first + j) * NODES + i], down[j], column[i]);
+  for (int64_t x = 0; x < width; x++) {
+    float sum = 0.0f;
+    for (int i = 0; i < 4; i++) sum = __builtin_fmaf(column[cell[x] + i], b[i][x], sum);
+    out[x] = sum;
+  }
+}
+
+/* Row y of an image, or of what is outside, with one pixel before it and two after. */
+static void surround(const float *image, int64_t y, int64_t height, int64_t width,
+                     int64_t channels, float fill, float *restrict out) {
+  const int64_t line = width * channels;
+  const float *row = image + least(y < 0 ? 0 : y, height - 1) * line;
+  const int inside = y >= 0 && y < height, nearest = fill < 0.0f;
+  if (!inside && !nearest) {
+    for (int64_t i = 0; i < line + 3 * channels; i++) out[i] = fill;
+    return;
+  }
+  memcpy(out + channels, row, (size_t)line * 4);
+  for (int64_t c = 0; c < channels; c++) {
+    out[c] = nearest ? row[c] : fill;
+    for (int64_t x = width + 1; x < width + 3; x++)
+      out[x * channels + c] = nearest ? row[line - channels + c] : fill;
+  }
+}
+
+/* An image at random moved, turned, slanted, resized and bent, by one interpolation.
+   `bordered` has room for it with what is outside around it, one row and column before and two
+   after: what lies farther off is clamped to there, and comes out the same. */
 static void move(const Network *net, const Recipe *recipe, uint64_t step, int64_t row,
                  const float *image, float *restrict bordered, float *restrict out) {
-  enum { MOST_WIDTH = 256 };
   const int64_t height = net->height, width = net->width, channels = net->channels;
   const int64_t line = (width + 3) * channels;
-  float d[DRAWN];
-  uniform(recipe->seed, MOVES, step, (uint32_t)row, 0, d);
-  for (int i = 0; i < 6; i++) d[i] = 2.0f * d[i] - 1.0f;
+  const int bent = recipe->elastic != 0.0f;
+  float d[2 * DRAWN] = {0};
+  for (int i = 0; i <= bent; i++)
+    uniform(recipe->seed, MOVES, step, (uint32_t)row, i * DRAWN, d + i * DRAWN);
+  for (int i = 0; i < 2 * DRAWN; i++) d[i] = 2.0f * d[i] - 1.0f;
   const float turn = d[0] * (recipe->rotation / 360.0f), slant = d[1] * recipe->shear;
   const float l = logarithm(1.0f + recipe->scale);
   const float wide = exponential(d[2] * l), high = exponential(d[3] * l);
   const float c = cosine(turn), s = cosine(turn - 0.25f);
   const float xx = wide * c, xy = slant * c - high * s, yx = wide * s, yy = slant * s + high * c;
   const float x0 = ((float)width - 1.0f) / 2.0f, y0 = ((float)height - 1.0f) / 2.0f;
-  const float tx = x0 + d[4] * recipe->shift, ty = y0 + d[5] * recipe->shift;
-  for (int64_t i = 0; i < (height + 3) * line; i++) bordered[i] = recipe->fill;
-  for (int64_t y = 0; y < height; y++)
-    memcpy(bordered + (y + 1) * line + channels, image + y * width * channels,
-           (size_t)(width * channels) * 4);
   const float right = (float)width, bottom = (float)height;
+  const float tx = x0 + d[4] * (recipe->shift * right), ty = y0 + d[5] * (recipe->shift * bottom);
+  const float bend_x = recipe->elastic * right, bend_y = recipe->elastic * bottom;
+  for (int64_t y = 0; y < height + 3; y++)
+    surround(image, y - 1, height, width, channels, recipe->fill, bordered + y * line);
+  int32_t cell[MOST_SIDE];
+  float b[4][MOST_SIDE], across[MOST_SIDE] = {0}, down[MOST_SIDE] = {0};
+  for (int64_t x = 0; bent && x < width; x++) {
+    float four[4];
+    cell[x] = in_cells(x, width, four);
+    for (int i = 0; i < 4; i++) b[i][x] = four[i];
+  }
   for (int64_t y = 0; y < height; y++, out += width * channels) {
     const float ax = __builtin_fmaf(xy, (float)y - y0, tx);
     const float ay = __builtin_fmaf(yy, (float)y - y0, ty);
-    int32_t at[MOST_WIDTH];
-    float fx[MOST_WIDTH], fy[MOST_WIDTH];
+    if (bent) {
+      bend(d + 6, y, height, width, cell, b, across);
+      bend(d + 6 + NODES * NODES, y, height, width, cell, b, down);
+    }
+    int32_t at[MOST_SIDE];
+    float fx[MOST_SIDE], fy[MOST_SIDE];
     for (int32_t x = 0; x < (int32_t)width; x++) {
-      float sx = __builtin_fmaf(xx, (float)x - x0, ax);
-      float sy = __builtin_fmaf(yx, (float)x - x0, ay);
+      float sx = __builtin_fmaf(bend_x, across[x], __builtin_fmaf(xx, (float)x - x0, ax));
+      float sy = __builtin_fmaf(bend_y, down[x], __builtin_fmaf(yx, (float)x - x0, ay));
       sx = sx < -1.0f ? -1.0f : sx > right ? right : sx;
       sy = sy < -1.0f ? -1.0f : sy > bottom ? bottom : sy;
       int32_t i = (int32_t)sx, j = (int32_t)sy;

@@ -59,15 +59,16 @@ class OptimizerParams(Section):
 class AugmentationParams(Section):
     """How far each training image is moved at random."""
 
-    shift: float = Field(ge=0, le=14)
+    shift: float = Field(ge=0, le=0.5)
     rotation: float = Field(ge=0, le=180)
     shear: float = Field(ge=0, le=1)
     scale: float = Field(ge=0, le=1)
-    fill: float = Field(ge=0, le=1)
+    elastic: float = Field(ge=0, le=0.5)
+    fill: float | None = Field(ge=0, le=1)
 
     @property
     def moves(self) -> bool:
-        return any((self.shift, self.rotation, self.shear, self.scale))
+        return any((self.shift, self.rotation, self.shear, self.scale, self.elastic))
 
 
 def _power_of_two(shards: int) -> int:

@@ -179,11 +179,7 @@ def keep(found: Search, numbers: list[int], name: str) -> int:
     for number in numbers:
         if not 0 <= number < len(found.trials):
             raise UserError(f"--keep {number}: there are trials 0 to {len(found.trials) - 1}")
-        words = [
-            word
-            for pair in recipe.settings({"train": found.trials[number].values})
-            for word in ("-S", pair)
-        ]
+        words = recipe.words({"train": found.trials[number].values})
         command = ["dvc", "exp", "run", "--name", f"{name}-{number}", *words]
         if code := subprocess.run(command, env=environment_for_clone()).returncode:
             return code

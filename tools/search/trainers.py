@@ -16,7 +16,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from cnn import kernels
-from cnn.base.program import in_a_line
+from cnn.base.program import in_a_line, take_cores
 from cnn.data import sets
 from cnn.data.beside import beside
 from cnn.model import archive
@@ -104,9 +104,7 @@ class _Stopped(Exception):  # noqa: N818 - no error
 
 
 def _serve(connection: Connection, index: int, of: int) -> None:
-    if hasattr(os, "sched_setaffinity"):  # Linux; elsewhere they share all cores
-        mine = sorted(os.sched_getaffinity(0))[index::of]
-        os.sched_setaffinity(0, mine or os.sched_getaffinity(0))
+    take_cores(index, of)
     tqdm.set_lock(RLock())  # its own would be left behind in the system when this process ends
     loaded = None
     while True:

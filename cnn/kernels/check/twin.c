@@ -117,16 +117,41 @@ static int32_t whole_below(float x) {
   return (float)i > x ? i - 1 : i;
 }
 
+static int64_t clamped(int64_t i, int64_t n) { return i < 0 ? 0 : i < n ? i : n - 1; }
+
+/* How far the pixel is bent along axis k, -1 to 1. */
+static float bend(const float *d, int k, int64_t x, int64_t width, int64_t y, int64_t height) {
+  int32_t cell[2];
+  float b[2][4];
+  for (int axis = 0; axis < 2; axis++) {
+    const float v = axis ? (float)y * (4.0f / (float)height) : (float)x * (4.0f / (float)width);
+    const float t = v - (float)(cell[axis] = whole_below(v)), r = 1.0f - t;
+    b[axis][0] = r * r * r / 6.0f;
+    b[axis][1] = 2.0f / 3.0f - t * t * (1.0f - t / 2.0f);
+    b[axis][2] = 2.0f / 3.0f - r * r * (1.0f - r / 2.0f);
+    b[axis][3] = t * t * t / 6.0f;
+  }
+  float sum = 0.0f;
+  for (int i = 0; i < 4; i++) {
+    float column = 0.0f;
+    for (int j = 0; j < 4; j++)
+      column = fmaf(d[6 + 49 * k + 7 * (cell[1] + j) + cell[0] + i], b[1][j], column);
+    sum = fmaf(column, b[0][i], sum);
+  }
+  return sum;
+}
+
 void twin_move(const Network *net, const Recipe *recipe, uint64_t step, int64_t row,
                const float *image, float *out) {
   const int64_t height = net->height, width = net->width, channels = net->channels;
-  if (recipe->shift == 0 && recipe->rotation == 0 && recipe->shear == 0 && recipe->scale == 0) {
+  if (recipe->shift == 0 && recipe->rotation == 0 && recipe->shear == 0 && recipe->scale == 0 &&
+      recipe->elastic == 0) {
     memcpy(out, image, (size_t)(height * width * channels) * sizeof(float));
     return;
   }
-  float d[6];
-  twin_uniform(recipe->seed, MOVES, step, (uint32_t)row, 6, d);
-  for (int i = 0; i < 6; i++) d[i] = 2.0f * d[i] - 1.0f;
+  float d[104];
+  twin_uniform(recipe->seed, MOVES, step, (uint32_t)row, 104, d);
+  for (int i = 0; i < 104; i++) d[i] = 2.0f * d[i] - 1.0f;
   const float turn = d[0] * (recipe->rotation / 360.0f), slant = d[1] * recipe->shear;
   const float l = twin_log(1.0f + recipe->scale);
   const float wide = twin_exp(d[2] * l), high = twin_exp(d[3] * l);
@@ -134,21 +159,28 @@ void twin_move(const Network *net, const Recipe *recipe, uint64_t step, int64_t 
   const float xx = wide * c, xy = slant * c - high * s;
   const float yx = wide * s, yy = slant * s + high * c;
   const float x0 = ((float)width - 1.0f) / 2.0f, y0 = ((float)height - 1.0f) / 2.0f;
-  const float tx = x0 + d[4] * recipe->shift, ty = y0 + d[5] * recipe->shift;
+  const float tx = x0 + d[4] * (recipe->shift * (float)width);
+  const float ty = y0 + d[5] * (recipe->shift * (float)height);
 
   for (int64_t y = 0; y < height; y++)
     for (int64_t x = 0; x < width; x++) {
       const float across = (float)x - x0, down = (float)y - y0;
-      const float from_x = fmaf(xx, across, fmaf(xy, down, tx));
-      const float from_y = fmaf(yx, across, fmaf(yy, down, ty));
+      float from_x = fmaf(xx, across, fmaf(xy, down, tx));
+      float from_y = fmaf(yx, across, fmaf(yy, down, ty));
+      if (recipe->elastic != 0) {
+        from_x = fmaf(recipe->elastic * (float)width, bend(d, 0, x, width, y, height), from_x);
+        from_y = fmaf(recipe->elastic * (float)height, bend(d, 1, x, width, y, height), from_y);
+      }
       const int32_t i = whole_below(from_x), j = whole_below(from_y);
       const float fx = from_x - (float)i, fy = from_y - (float)j;
       for (int64_t channel = 0; channel < channels; channel++) {
         float corner[4];
         for (int k = 0; k < 4; k++) {
           const int64_t at_y = (int64_t)j + k / 2, at_x = (int64_t)i + k % 2;
-          const int inside = at_y >= 0 && at_y < height && at_x >= 0 && at_x < width;
-          corner[k] = inside ? image[(at_y * width + at_x) * channels + channel] : recipe->fill;
+          const int64_t y_in = clamped(at_y, height), x_in = clamped(at_x, width);
+          const int outside = at_y != y_in || at_x != x_in;
+          corner[k] = image[(y_in * width + x_in) * channels + channel];
+          if (outside && !(recipe->fill < 0)) corner[k] = recipe->fill;
         }
         const float upper = fmaf(fx, corner[1] - corner[0], corner[0]);
         const float lower = fmaf(fx, corner[3] - corner[2], corner[2]);
