@@ -2,11 +2,11 @@
 
     python -m benchmarks.training [--rounds 10] [--draw]
 
-Each round has another seed. The same work (5 epochs of 64) by Model.fit in the plain script, as
-TensorFlow comes, which leaves oneDNN off on a CPU without VNNI, and the other way round; by the
-engine keras; by the kernels, the widest that the CPU has and those for AVX2; and by PyTorch, where
-`.venv-torch` exists (see benchmarks/README.md). The recipes. All in the first five rounds, and what
-takes seconds in the others too.
+Each round has another seed. 5 epochs of 64 by Model.fit in the plain script, as TensorFlow comes,
+which leaves oneDNN off on a CPU without VNNI, and the other way round; by the engine keras; by the
+kernels, the widest that the CPU has and those for AVX2; and by PyTorch, where `.venv-torch` exists
+(see benchmarks/README.md). Both engines of ours move the images, the plain script and PyTorch do
+not. The recipes. All in the first five rounds, and what takes seconds in the others too.
 Dense arithmetic is the time of all multiplications and additions at the speed of a large matrix
 product, by numpy.
 
@@ -122,8 +122,8 @@ def table(rows: Rows) -> str:
         f"{markdown(titles, lines)}\n\n"
         f"n rounds, each with another seed ({seeds[0]} to {seeds[-1]}). *Of it dense arithmetic*: "
         "the share of the time that all multiplications and additions would take at the speed of "
-        f"a large matrix product ({limit:.1f} s in float32): above 100 %, since gradients through "
-        "a maximum and a ReLU are mostly zeros, and the kernels pass over those."
+        f"a large matrix product ({limit:.1f} s in float32). The kernels may be above 100 %, since "
+        "gradients through a maximum and a ReLU are mostly zeros, which they pass over."
     )
 
 

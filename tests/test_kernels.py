@@ -126,8 +126,6 @@ def test_every_build_gives_the_bytes_of_plain_loops(twin, builds, case):
         address(images), address(labels), address(order), ctypes.c_int64(n),
         ctypes.c_uint64(first), address(rates), address(alphas), address(losses),
     )  # fmt: skip
-    # The law has no word on what lies beyond infinity: the engine ends such a training.
-    hypothesis.assume(np.isfinite(losses).all())
     twin.twin_predict(
         byref(structure), address(ours.weights), address(images), address(labels),
         ctypes.c_int64(n), address(probabilities), address(each_loss),
@@ -144,10 +142,11 @@ def test_every_build_gives_the_bytes_of_plain_loops(twin, builds, case):
         assert found_correct == correct
         for a, b in zip([found_losses, *found, *trained], expected, strict=True):
             assert a.tobytes() == b.tobytes()
-        # What fills up the layout is still 0.
-        assert lay_out(network, take_apart(network, state.weights)).tobytes() == (
-            state.weights.tobytes()
-        )
+        # What fills up the layout is still 0, unless the training diverged, which the engine ends.
+        if np.isfinite(losses).all():
+            assert lay_out(network, take_apart(network, state.weights)).tobytes() == (
+                state.weights.tobytes()
+            )
 
 
 @pytest.fixture
