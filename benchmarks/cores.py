@@ -75,7 +75,7 @@ def table(rows: Rows) -> str:
     titles += [f"times as fast on {served} cores" for served in cores]
     return (
         f"{markdown(titles, lines)}\n\nMedian and range, n = {len(names(rows, 'round'))} rounds. "
-        "The weights are the same to the bit in every column."
+        "In each row the weights are the same to the bit on one core and on two."
     )
 
 

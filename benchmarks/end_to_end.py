@@ -17,8 +17,8 @@ from benchmarks.commands import plain, result_of
 from benchmarks.harness import Rows, markdown, measure, names, of, parser, ranged, ratios
 from cnn.base.errors import UserError
 from cnn.base.files import read_json
-from cnn.base.program import run
-from tools.verify import clone, environment_for_clone
+from cnn.base.program import environment_with_python, run
+from tools.verify import clone
 
 PLAIN, REPRO = "plain script", "dvc repro --force"
 
@@ -28,7 +28,7 @@ def reproduce(folder: Path) -> dict[str, object]:
     done = subprocess.run(
         [*REPRO.split(), "--quiet"],
         cwd=folder,
-        env=environment_for_clone(),
+        env=environment_with_python(),
         stdout=subprocess.DEVNULL,
         check=False,
     )

@@ -27,9 +27,9 @@ from benchmarks.commands import RAW
 from benchmarks.harness import bare_parser
 from cnn.base.errors import UserError
 from cnn.base.params import read_yaml
-from cnn.base.program import run
+from cnn.base.program import environment_with_python, run
 from cnn.published.sources import variable
-from tools.verify import clone, environment_for_clone, outputs
+from tools.verify import clone, outputs
 
 REPRO = "dvc repro --force --quiet"
 LOCKED = f'make --silent .venv/built && PATH="$PWD/.venv/bin:$PATH" {REPRO}'  # with what is locked
@@ -137,7 +137,7 @@ def compare(name: str, given: Surroundings, root: Path, recorded: dict[str, str]
     """
     dataset = read_yaml("params.yaml")["fetch"]["dataset"]
     variables = given.variables | {"ROOT": str(root)}
-    shell = {"env": environment_for_clone() | variables, "capture_output": True, "text": True}
+    shell = {"env": environment_with_python() | variables, "capture_output": True, "text": True}
     if subprocess.run(["bash", "-c", given.needs], check=False, **shell).returncode:
         print(f"{name:<42} not here: {given.needs}", flush=True)
         return True

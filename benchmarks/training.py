@@ -117,13 +117,11 @@ def table(rows: Rows) -> str:
         share = "" if name.startswith("recipe") else f"{100 * limit / seconds:.0f} %"
         line = [label(name), len(measured), f"{seconds:.1f}", ranged(ratios(rows, name, FIT))]
         lines.append([*line, share, spread(of(rows, name, "accuracy"))])
-    seeds = names(rows, "seed")
     return (
         f"{markdown(titles, lines)}\n\n"
-        f"n rounds, each with another seed ({seeds[0]} to {seeds[-1]}). *Of it dense arithmetic*: "
-        "the share of the time that all multiplications and additions would take at the speed of "
-        f"a large matrix product ({limit:.1f} s in float32). The kernels may be above 100 %, since "
-        "gradients through a maximum and a ReLU are mostly zeros, which they pass over."
+        f"n seeds, from {names(rows, 'seed')[0]} on. *Of it dense arithmetic*: the share of the "
+        "time that all multiplications and additions would take at the speed of a large matrix "
+        f"product ({limit:.1f} s in float32); the kernels pass over gradients that are zeros."
     )
 
 

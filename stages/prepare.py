@@ -52,7 +52,7 @@ class PrepareParams(Section):
     groups: bool
 
 
-FITS = {"pad": "padded", "stretch": "stretched", "crop": "cropped"}
+FITTED = {"pad": "padded", "stretch": "stretched", "crop": "cropped"}
 
 
 def summary(
@@ -70,7 +70,7 @@ def summary(
     counts = {name: subset.counts(len(raw.classes)) for name, subset in subsets.items()}
     height, width, channels = subsets["train"].given.images.shape[1:]
     published = raw.published
-    size, fit = params.image_size, FITS[params.fit]
+    size, fit = params.image_size, FITTED[params.fit]
     description = f"Images from {path.as_posix()}, {raw.format}"
     description += f", each {fit} to {size} x {size} pixels" * (size is not None)
     description += ", rows and columns exchanged" * params.transpose

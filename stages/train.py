@@ -14,7 +14,6 @@ The rows are written after each epoch, all of them or none, so that a run can be
 from __future__ import annotations
 
 import argparse
-import math
 import os
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,7 @@ from cnn.base.params import CORRECT, load
 from cnn.base.program import run
 from cnn.data import sets
 from cnn.data.sets import Data
-from cnn.model import archive, keras_runtime
+from cnn.model import keras_runtime
 from cnn.model.network import Network
 from cnn.training import checkpoint, engine, fingerprint
 from cnn.training.checkpoint import Row
@@ -70,9 +69,7 @@ def train_exactly(
     if team:
         team.agree(trained.weights)
     if chief:
-        steps = params.epochs * math.ceil(len(data[0].labels) / params.batch_size)
-        adam = engine.adam_of(params, network, trained, steps)
-        archive.write(arguments.model, network, kernels.take_apart(network, trained.weights), adam)
+        engine.write(arguments.model, params, network, trained, len(data[0].labels))
         write_json(arguments.environment, environment)
         path.unlink(missing_ok=True)
 

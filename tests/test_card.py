@@ -9,7 +9,7 @@ from cnn.reporting import card as card_module
 from cnn.results import gallery
 from tests.helpers.evaluated import DATA, EXACT, KERAS, TEN, WRONG, evaluated
 
-TRAIN = {"epochs": 10, "filters": [8, 16], "dense_units": [32], "fill": 0.5, "resume": True}
+TRAIN = {"epochs": 10, "filters": [8, 16], "dense_units": [32], "fill": None, "resume": True}
 
 
 def make_card(wrong=WRONG, classes=TEN, environment=EXACT, **data) -> tuple[list[dict], str]:
@@ -143,7 +143,7 @@ def test_the_tables_of_pairs_mistakes_and_parameters():
         ["`epochs`", "10"],
         ["`filters`", "[8, 16]"],
         ["`dense_units`", "[32]"],
-        ["`fill`", "0.5"],
+        ["`fill`", ""],
         ["`resume`", "true"],
     ]
 

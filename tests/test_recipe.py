@@ -56,6 +56,7 @@ def test_dvc_is_asked_for_an_experiment_of_that_name(monkeypatch):
         returncode = 0
 
     monkeypatch.setattr(recipe, "git", lambda *_: b".git")
+    monkeypatch.setattr(recipe, "on_commit", lambda changes: changes)
     monkeypatch.setattr(recipe.subprocess, "run", lambda words, **_: asked.append(words) or Done)
 
     recipe.main(["fashion", "-S", "train.seed=7", "--name", "fashion-7"])
@@ -76,3 +77,12 @@ def test_an_unknown_recipe_is_one_line(refusal):
     assert refusal(recipe.load, "fats") == (
         f"recipes/fats.yaml: is missing; choose one of {', '.join(NAMES)}"
     )
+
+
+def test_dvc_is_given_values_as_json():
+    changes = {"prepare": {"raw": "my digits", "size": None}, "train": {"resume": False}}
+    assert recipe.words(changes)[1::2] == [
+        'prepare.raw="my digits"',
+        "prepare.size=null",
+        "train.resume=false",
+    ]

@@ -13,7 +13,7 @@ import pytest
 from tests.helpers import clones
 from tests.helpers.clones import ROOT, commit, git
 from tests.helpers.recorded import make_repository
-from tools import seeds
+from tools import recipe, seeds
 
 PIPELINE = """\
 stages:
@@ -48,7 +48,7 @@ def clone(tmp_path_factory):
     for name, text in {
         "dvc.yaml": PIPELINE,
         "train.py": TRAIN,
-        "params.yaml": "train:\n  seed: 42   # a remark\n  epochs: 5\n  wait: 0\n",
+        "params.yaml": "train:\n  seed: 42   # a remark\n  epochs: 5\n  wait: 0\n  fill:\n",
         "recipes/fast.yaml": "train:\n  epochs: 2\n",
         "recipes/slow.yaml": "train:\n  wait: 600\n",
     }.items():
@@ -106,6 +106,29 @@ def test_seeds_are_trained_once_and_what_failed_is_named(clone, command, monkeyp
     git(clone, "checkout", "--quiet", "train.py")
 
 
+def test_what_an_experiment_left_in_the_workspace_is_not_trained_with(clone, command, monkeypatch):
+    """What was written there by hand is."""
+    kept, notes = command
+    once = [sys.executable, "-m", "tools.seeds", "--n", "1"]
+    left = ["dvc", "exp", "run", "--name", "left", "-S", "train.epochs=9", "-S", "train.fill=0.5"]
+    assert subprocess.run(left, **kept).returncode == 0
+
+    done = subprocess.run(once, **kept)
+
+    assert (done.returncode, done.stderr) == (
+        0,
+        "note: train.epochs, train.fill: as committed, not as in left, the experiment here\n",
+    )
+    epochs = [line.split()[1] for line in notes.read_text().splitlines()]
+    assert epochs == ["9", "5"]
+    monkeypatch.chdir(clone)
+    assert recipe.on_commit({"train": {"epochs": 2}})["train"] == {"fill": None, "epochs": 2}
+    (clone / "params.yaml").write_text("train:\n  seed: 42\n  epochs: 8\n  wait: 0\n  fill: 0.5\n")
+    assert recipe.on_commit({"train": {"seed": 7}}) == {"train": {"seed": 7}}
+    git(clone, "checkout", "--quiet", ".")
+    git(clone, "clean", "--quiet", "-d", "--force")
+
+
 def test_ctrl_c_ends_the_runs_and_starts_no_other(clone, command):
     kept, notes = command
     words = [sys.executable, "-m", "tools.seeds", "slow", "--n", "3", "--jobs", "2"]
@@ -134,7 +157,7 @@ def test_what_cannot_be_done_is_one_line(clone, refusal, monkeypatch):
     assert "recipes/fats.yaml: is missing; choose one of fast" in refusal(seeds.main, ["fats"])
     (clone.parent / "müller").symlink_to(clone)
     monkeypatch.setattr(os, "getcwd", lambda: str(clone.parent / "müller"))
-    assert "no folder with letters beyond ASCII" in refusal(seeds.main, ["--n", "1"])
+    assert "no folder with letters beyond ASCII" in refusal(seeds.main, ["slow", "--n", "1"])
     monkeypatch.undo()
     monkeypatch.chdir(clone.parent)
     assert "not in a Git repository" in refusal(seeds.main, ["--n", "1"])

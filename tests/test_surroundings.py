@@ -72,7 +72,7 @@ def test_surroundings_are_what_their_names_say(tmp_path, name, code, printed):
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path / "clone",
-        env=surroundings.environment_for_clone() | variables | {"PYTHONPATH": paths},
+        env=surroundings.environment_with_python() | variables | {"PYTHONPATH": paths},
         check=True,
         capture_output=True,
         text=True,

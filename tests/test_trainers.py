@@ -11,6 +11,10 @@ from tools.search import trainers
 from tools.search.trainers import DONE, FAILED, STOPPED, Task
 
 
+def go_on(name, history):
+    return True
+
+
 @pytest.fixture
 def files(prepared):
     return prepared / "train.npz", prepared / "validation.npz"
@@ -28,7 +32,7 @@ def test_a_training_gives_the_bytes_of_the_train_stage(tmp_path, tiny, given, fi
         for seed in (1, 2, 3)
     }
     with trainers.started(jobs) as processes:
-        outcomes = dict(trainers.train_all(tasks, files, processes))
+        outcomes = dict(trainers.train_all(tasks, files, processes, go_on))
     assert not active_children()
 
     for seed in (1, 2, 3):
@@ -70,7 +74,7 @@ def test_what_fails_says_why_and_the_others_go_on(given, files, tmp_path):
         "whole": Task(given),
     }
     with trainers.started(2) as processes:
-        outcomes = dict(trainers.train_all(tasks, files, processes))
+        outcomes = dict(trainers.train_all(tasks, files, processes, go_on))
 
     assert outcomes["whole"].state == DONE
     assert outcomes["too deep"].state == FAILED
@@ -82,4 +86,4 @@ def test_a_trainer_that_was_killed_is_reported_as_what_it_mostly_is(given, files
     with trainers.started(1) as processes:
         active_children()[0].kill()
         with pytest.raises(MemoryError, match="a process that trains was ended"):
-            list(trainers.train_all({"a": Task(given)}, files, processes))
+            list(trainers.train_all({"a": Task(given)}, files, processes, go_on))

@@ -69,6 +69,14 @@ def test_the_numbers_are_students_and_bonferronis():
     )
 
 
+def test_what_is_shown_to_be_worse_is_called_worse():
+    default = np.array([0.990, 0.991, 0.992, 0.990, 0.991])
+    verdict = winner.judge(default, default - np.array([4, 5, 4, 5, 4]) / 1000, 3)
+
+    assert not verdict.better
+    assert winner.sentence("trial 7", verdict, 10_000, 5).endswith("it is worse.")
+
+
 def test_where_nothing_varies_nothing_is_claimed():
     same = np.full(5, 0.99)
     assert not winner.judge(same, same + 0.001, 1).better

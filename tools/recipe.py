@@ -2,20 +2,27 @@
 
     python -m tools.recipe NAME [DVC'S OPTIONS]         (`make NAME` runs it)
 
+A recipe stands on the other parameters as they are, except where DVC has left an experiment in the
+workspace: what that one changed in section `train` is the commit's again.
+
 Further words go to `dvc exp run`, such as `-S train.seed=7`; `--name` takes another name, `--queue`
 queues it. An experiment of that name is replaced.
 """
 
 import argparse
+import json
 import subprocess
+import sys
 from pathlib import Path
+
+from ruamel.yaml import YAML
 
 from cnn.base.errors import UserError
 from cnn.base.params import read_yaml
 from cnn.base.program import run
-from tools.compare.revisions import git
+from tools.compare.revisions import git, of_head, references
 
-FOLDER = Path("recipes")
+FOLDER, PARAMS = Path("recipes"), "params.yaml"
 
 
 def load(name: str, folder: Path = FOLDER) -> dict[str, dict[str, object]]:
@@ -38,13 +45,37 @@ def load(name: str, folder: Path = FOLDER) -> dict[str, dict[str, object]]:
     return document
 
 
-def words(recipe: dict[str, dict[str, object]]) -> list[str]:
-    """Return the recipe as `dvc exp run` takes it: -S section.key=value."""
+def on_commit(changes: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:
+    """Return changes of params.yaml, with what takes an experiment's back, if there is one.
+
+    It is there where params.yaml is that of an experiment of this commit. The data stay: own ones
+    may have come as an experiment. What a person wrote into params.yaml stays too.
+    """
+    experiments = [name for _, name in references(of_head("*"))]
+    same = [each for each in experiments if git("diff", "--quiet", each, "--", PARAMS) is not None]
+    if not same:
+        return changes
+    committed, now = YAML(typ="safe").load(git("show", f"HEAD:./{PARAMS}")), read_yaml(PARAMS)
+    own = changes.get("train", {})
+    back = {
+        key: value
+        for key, value in committed["train"].items()
+        if key not in own and now["train"].get(key) != value
+    }
+    if not back:
+        return changes
+    name, keys = same[0].rpartition("/")[2], ", ".join(f"train.{key}" for key in back)
+    print(f"note: {keys}: as committed, not as in {name}, the experiment here", file=sys.stderr)
+    return changes | {"train": back | own}
+
+
+def words(changes: dict[str, dict[str, object]]) -> list[str]:
+    """Return changes of parameters as `dvc exp run` takes them: -S section.key=value, in JSON."""
     return [
         word
-        for section, values in recipe.items()
+        for section, values in changes.items()
         for key, value in values.items()
-        for word in ("-S", f"{section}.{key}={str(value).replace(' ', '')}")
+        for word in ("-S", f"{section}.{key}={json.dumps(value, separators=(',', ':'))}")
     ]
 
 
@@ -54,8 +85,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-n", "--name", help="of the experiment, if not the recipe's")
     arguments, more = parser.parse_known_args(argv)
     name = arguments.name or arguments.recipe
-    settings = words(load(arguments.recipe))
     git("rev-parse", "--git-dir")  # where there is none, this says so better than DVC
+    settings = words(on_commit(load(arguments.recipe)))
     # DVC replaces no experiment in the workspace.
     subprocess.run(["dvc", "exp", "remove", "--quiet", name], capture_output=True, check=False)
     return subprocess.run(["dvc", "exp", "run", "--name", name, *settings, *more]).returncode

@@ -3,7 +3,8 @@
     python -m tools.seeds [RECIPE] [--n 10] [--jobs 2]
 
 `make seeds RECIPE=fast N=10` runs it. The experiments are named fast-42, fast-43, ...; without
-RECIPE the parameters stay as they are and the names are default-42, default-43, ...
+RECIPE they are named default-42, default-43, ..., of the parameters in params.yaml; where DVC has
+left an experiment in the workspace, of those of the commit (tools/recipe.py).
 
 Several run at a time, each in a temporary copy of its own (`dvc exp run --temp`), and share the
 cores out: trainings on a core each wait for nobody, and one computes while another loads or draws.
@@ -25,13 +26,13 @@ from ruamel.yaml import YAML
 
 from cnn.base.errors import UserError
 from cnn.base.params import read_yaml
-from cnn.base.program import cores, run, take_cores
+from cnn.base.program import cores, environment_with_python, run, take_cores
 from tools import recipe
-from tools.compare.revisions import git
+from tools.compare.revisions import git, of_head
 from tools.compare.runs import METRICS
-from tools.verify import environment_for_clone
+from tools.recipe import PARAMS
 
-DEFAULT, PARAMS, FIRST = "default", "params.yaml", 42
+DEFAULT, FIRST = "default", 42
 # What an experiment changes: its outputs, and its parameters, which are compared one by one.
 CHANGED = (":(exclude)dvc.lock", ":(exclude)reports", f":(exclude){PARAMS}")
 MOST_JOBS = 4  # unless --jobs says more: each has the images in memory
@@ -39,18 +40,12 @@ DVC_INTERRUPTED = 252  # its exit code after Ctrl-C
 STARTED = b"Reproducing experiment"  # DVC says so when it is done with the workspace
 
 
-def reference_to(name: str) -> str:
-    """Return where DVC keeps experiment `name` of HEAD."""
-    head = (git("rev-parse", "HEAD") or b"").decode().strip()
-    return f"refs/exps/{head[:2]}/{head[2:]}/{name}"
-
-
 def accuracy_of(name: str, changes: dict[str, dict]) -> float | None:
     """Return the accuracy of experiment `name` of HEAD; None where none has this code or params.
 
     `changes` is {section: {key: value}}, what differs from params.yaml.
     """
-    reference = reference_to(name)
+    reference = of_head(name)
     if git("diff", "--quiet", "--no-ext-diff", reference, "--", ".", *CHANGED) is None:
         return None
     recorded, metrics = (git("show", f"{reference}:./{path}") or b"" for path in (PARAMS, METRICS))
@@ -59,9 +54,18 @@ def accuracy_of(name: str, changes: dict[str, dict]) -> float | None:
     return json.loads(metrics)["accuracy"] if same and metrics else None
 
 
-def train(wanted: dict[str, dict[str, dict]], jobs: int) -> None:
-    """Run the experiments {name: changes of params.yaml}, as many at a time as there are jobs."""
-    environment, starting, over = environment_for_clone(), Lock(), Event()
+def run_experiments(wanted: dict[str, dict[str, dict]], jobs: int) -> dict[str, float | None]:
+    """Run the experiments {name: changes of params.yaml}, as many at a time as there are jobs.
+
+    One of that name is replaced. The workspace stays as it is. Returns each one's accuracy, None
+    where it failed.
+    """
+    if not os.getcwd().isascii():
+        raise UserError(
+            f"{os.getcwd()}: DVC runs experiments in a copy in no folder with letters beyond "
+            "ASCII in its path (treeverse/dvc#3629); move the project"
+        )
+    environment, starting, over = environment_with_python(), Lock(), Event()
     running: set[subprocess.Popen] = set()
     places: SimpleQueue[int] = SimpleQueue()
     for place in range(jobs):
@@ -73,7 +77,7 @@ def train(wanted: dict[str, dict[str, dict]], jobs: int) -> None:
         with starting:
             if over.is_set():
                 return
-            git("update-ref", "-d", reference_to(name))  # DVC replaces none
+            git("update-ref", "-d", of_head(name))  # DVC replaces none
             process = subprocess.Popen(
                 command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
             )
@@ -97,6 +101,13 @@ def train(wanted: dict[str, dict[str, dict]], jobs: int) -> None:
             for process in list(running):
                 process.terminate()
             raise
+    return {name: accuracy_of(name, changes) for name, changes in wanted.items()}
+
+
+def check_experiments(found: dict[str, float | None]) -> None:
+    """Raise UserError where an experiment failed."""
+    if failed := [name for name, accuracy in found.items() if accuracy is None]:
+        raise UserError(f"{', '.join(failed)}: failed, for the reason that its lines above give")
 
 
 def show(name: str, line: bytes) -> None:
@@ -118,7 +129,7 @@ def main(argv: list[str] | None = None) -> int:
     for flag, value, most in (("n", n, 1000), ("jobs", jobs, 64)):
         if not 1 <= value <= most:
             raise UserError(f"--{flag} is {value}; allowed: 1 to {most}")
-    chosen = recipe.load(name) if name != DEFAULT else {}
+    chosen = recipe.on_commit(recipe.load(name) if name != DEFAULT else {})
     wanted = {
         f"{name}-{seed}": chosen | {"train": chosen.get("train", {}) | {"seed": seed}}
         for seed in range(FIRST, FIRST + n)
@@ -127,21 +138,14 @@ def main(argv: list[str] | None = None) -> int:
     missing = {each: wanted[each] for each, accuracy in found.items() if accuracy is None}
     print(f"{name}: {n - len(missing)} of {n} runs are there", flush=True)
     if missing:
-        if not os.getcwd().isascii():
-            raise UserError(
-                f"{os.getcwd()}: DVC runs experiments in a copy in no folder with letters beyond "
-                "ASCII in its path (treeverse/dvc#3629); move the project"
-            )
-        train(missing, min(jobs, len(missing)))
-        found |= {each: accuracy_of(each, changes) for each, changes in missing.items()}
+        found |= run_experiments(missing, min(jobs, len(missing)))
     accuracies = [accuracy for accuracy in found.values() if accuracy is not None]
     if len(accuracies) > 1:
         mean, deviation = statistics.mean(accuracies), statistics.stdev(accuracies)
         print(f"{name}: accuracy {mean:.3%} ± {deviation:.3%}, mean ± standard deviation")
         other = DEFAULT if name != DEFAULT else "OTHER"
         print(f"compare: python -m tools.compare '{other}-*' '{name}-*'")
-    if failed := [each for each, accuracy in found.items() if accuracy is None]:
-        raise UserError(f"{', '.join(failed)}: failed, for the reason that its lines above give")
+    check_experiments(found)
     return 0
 
 

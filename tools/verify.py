@@ -11,9 +11,7 @@ Exit code 1 otherwise.
 """
 
 import argparse
-import os
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from typing import Any
 from cnn.base.errors import UserError
 from cnn.base.files import read_json
 from cnn.base.params import read_yaml
-from cnn.base.program import run
+from cnn.base.program import environment_with_python, run
 from tools.compare.revisions import git
 
 Lock = dict[str, dict[str, Any]]  # stage: its entry in dvc.lock
@@ -152,15 +150,10 @@ def clone(source: Path, target: Path) -> Path:
     return project
 
 
-def environment_for_clone() -> dict[str, str]:
-    """Return the environment in which a clone finds this `python`."""
-    return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-
-
 def dvc(folder: Path, *words: str) -> None:
     """Run a command of DVC's in `folder`, its output shown as it comes."""
     try:
-        environment = environment_for_clone() | {"DVC_SITE_CACHE_DIR": f"{folder}/.dvc/tmp/site"}
+        environment = environment_with_python() | {"DVC_SITE_CACHE_DIR": f"{folder}/.dvc/tmp/site"}
         subprocess.run(["dvc", *words], cwd=folder, env=environment, check=True)
     except subprocess.CalledProcessError as error:
         raise UserError(

@@ -21,10 +21,9 @@ from threading import Thread
 
 from cnn.base.errors import UserError
 from cnn.base.params import load, read_yaml
-from cnn.base.program import INTERRUPTED, run
+from cnn.base.program import INTERRUPTED, environment_with_python, run
 from cnn.training.params import TrainParams
 from distributed.workers import VARIABLE, cluster_in
-from tools.verify import environment_for_clone
 
 STAGE = "train"
 GRACE = 30.0  # seconds that the others have to end after the chief
@@ -69,7 +68,7 @@ def print_named(process: subprocess.Popen, name: str) -> Thread:
 
 
 def start(addresses: list[str], index: int, command: list[str], **kwargs) -> subprocess.Popen:
-    environment = environment_for_clone() | {VARIABLE: config(addresses, index)}
+    environment = environment_with_python() | {VARIABLE: config(addresses, index)}
     return subprocess.Popen(command, env=environment, **kwargs)
 
 
@@ -85,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
     shards = load("params.yaml", STAGE, TrainParams).shards
     cluster_in({VARIABLE: config(addresses, 0)}, shards)  # refuses what cannot be shared
     # The others read what prepare writes.
-    done = subprocess.run(["dvc", "repro", "--quiet", "prepare"], env=environment_for_clone())
+    done = subprocess.run(["dvc", "repro", "--quiet", "prepare"], env=environment_with_python())
     if done.returncode:
         return done.returncode
 

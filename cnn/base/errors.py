@@ -23,6 +23,8 @@ REMEDIES = {
     errno.ENAMETOOLONG: "choose a shorter path",
 }
 AGAIN = "and run the same command again"
+# DVC removes a stage's outputs before the stage can refuse; they are in its cache.
+RUN = "and run 'dvc repro', which also brings back what DVC removed"
 
 
 class UserError(Exception):

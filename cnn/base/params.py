@@ -14,13 +14,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 from ruamel.yaml import YAML, YAMLError
 
-from cnn.base.errors import UserError, brief, reason
+from cnn.base.errors import RUN, UserError, brief, reason
 
+CORRECT = f"correct it {RUN}"
 SECTIONS = ("fetch", "prepare", "train", "evaluate")  # each named as the stage that reads it
 # Of a file, where the reader takes a second; dvc.lock has 12,000 characters and no bracket.
 MOST_TEXT, MOST_OPEN, MOST_VALUES = 2**18, 1000, 2**18
-# DVC removes a stage's outputs before the stage can refuse; they are in its cache.
-CORRECT = "correct it and run 'dvc repro', which also brings back what DVC removed"
 
 
 class Section(BaseModel):

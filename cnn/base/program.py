@@ -29,6 +29,11 @@ def take_cores(index: int, of: int) -> None:
         os.sched_setaffinity(0, ours[index::of] or ours[index % len(ours) :][:1])
 
 
+def environment_with_python() -> dict[str, str]:
+    """Return the environment, in which a program finds this `python` first."""
+    return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
 class Terminated(BaseException):
     """SIGTERM has come: clean up and end."""
 

@@ -26,7 +26,7 @@ Floats = NDArray[np.float32]
 VARIABLE = "CNN_KERNELS"  # a level to use instead of the widest one; it changes no byte
 PAD = 16  # filters and units are padded with zeros to a multiple of this
 MOST_PARAMETERS = 2**31  # so that the place of one is an int32 in C
-INITIAL, DROPOUT, MOVES = range(3)  # purposes of random numbers
+INITIAL, MOVES = 0, 2  # purposes of random numbers, as network.h has them
 # Of `self_check`, on every machine.
 CHECKED = "5d65b4ba45ef22b2"
 
@@ -157,7 +157,7 @@ def load() -> Kernels:
 
 def widest() -> int:
     """Return the place in `build.levels()` of the widest build that runs here."""
-    return min(Kernels("plain").level, len(build.levels()) - 1)
+    return min(Kernels("plain").widest, len(build.levels()) - 1)
 
 
 def probabilities(network: Network, arrays: list[Floats], images: Floats) -> Floats:
@@ -201,7 +201,7 @@ class Kernels:
             ) from None
 
     @property
-    def level(self) -> int:
+    def widest(self) -> int:
         """The place in `build.levels()` of the widest build that this CPU and system can run."""
         return self._c.level()
 

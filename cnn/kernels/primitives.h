@@ -338,20 +338,32 @@ static int32_t in_cells(int64_t at, int64_t side, float b[4]) {
   return cell;
 }
 
-/* How far the pixels of row y are bent along one axis, -1 to 1. */
-static void bend(const float nodes[NODES * NODES], int64_t y, int64_t height, int64_t width,
-                 const int32_t *restrict cell, float (*restrict b)[MOST_SIDE],
-                 float *restrict out) {
+/* How far the pixels of row y are bent along one axis, -1 to 1; those of cell c begin at begin[c],
+   and weight four nodes by `b`. After them there is room for a vector more. */
+static void bend(const float nodes[NODES * NODES], int64_t y, int64_t height,
+                 const int32_t begin[CELLS + 1], float (*b)[MOST_SIDE + PAD], float *out) {
   float column[NODES] = {0}, down[4];
   const int32_t first = in_cells(y, height, down);
   for (int j = 0; j < 4; j++)
     for (int i = 0; i < NODES; i++)
       column[i] = __builtin_fmaf(nodes[(first + j) * NODES + i], down[j], column[i]);
-  for (int64_t x = 0; x < width; x++) {
-    float sum = 0.0f;
-    for (int i = 0; i < 4; i++) sum = __builtin_fmaf(column[cell[x] + i], b[i][x], sum);
-    out[x] = sum;
-  }
+  for (int c = 0; c < CELLS; c++) /* what is written beyond a cell is written anew by the next */
+    for (int32_t x = begin[c]; x < begin[c + 1]; x += LANES) {
+      V sum = SPLAT(0.0f);
+      EACH(i, 4) sum = FMA(SPLAT(column[c + i]), load(b[i] + x), sum);
+      store(out + x, sum);
+    }
+}
+
+/* Whole parts of places along one axis, clamped to -1 to `side` and counted from -1 on; their
+   fractions are stored. */
+INLINE I whole_part(V place, float side, float *fraction) {
+  const V low = SPLAT(-1.0f), high = SPLAT(side);
+  place = pick((I)(place < low), low, pick((I)(place > high), high, place));
+  I at = __builtin_convertvector(place, I);
+  at += (I)(__builtin_convertvector(at, V) > place); /* a true one is -1 */
+  store(fraction, place - __builtin_convertvector(at, V));
+  return at + 1;
 }
 
 /* Row y of an image, or of what is outside, with one pixel before it and two after. */
@@ -395,31 +407,31 @@ static void move(const Network *net, const Recipe *recipe, uint64_t step, int64_
   const float bend_x = recipe->elastic * right, bend_y = recipe->elastic * bottom;
   for (int64_t y = 0; y < height + 3; y++)
     surround(image, y - 1, height, width, channels, recipe->fill, bordered + y * line);
-  int32_t cell[MOST_SIDE];
-  float b[4][MOST_SIDE], across[MOST_SIDE] = {0}, down[MOST_SIDE] = {0};
-  for (int64_t x = 0; bent && x < width; x++) {
+  int32_t begin[CELLS + 1] = {0};
+  float b[4][MOST_SIDE + PAD] = {0}, number[MOST_SIDE + PAD] = {0};
+  float across[MOST_SIDE + PAD] = {0}, down[MOST_SIDE + PAD] = {0};
+  for (int32_t x = 0; x < (int32_t)width; x++) {
     float four[4];
-    cell[x] = in_cells(x, width, four);
+    const int32_t cell = in_cells(x, width, four);
     for (int i = 0; i < 4; i++) b[i][x] = four[i];
+    for (int c = cell; c < CELLS; c++) begin[c + 1] = x + 1;
+    number[x] = (float)x - x0;
   }
   for (int64_t y = 0; y < height; y++, out += width * channels) {
-    const float ax = __builtin_fmaf(xy, (float)y - y0, tx);
-    const float ay = __builtin_fmaf(yy, (float)y - y0, ty);
+    const V ax = SPLAT(__builtin_fmaf(xy, (float)y - y0, tx));
+    const V ay = SPLAT(__builtin_fmaf(yy, (float)y - y0, ty));
     if (bent) {
-      bend(d + 6, y, height, width, cell, b, across);
-      bend(d + 6 + NODES * NODES, y, height, width, cell, b, down);
+      bend(d + 6, y, height, begin, b, across);
+      bend(d + 6 + NODES * NODES, y, height, begin, b, down);
     }
-    int32_t at[MOST_SIDE];
-    float fx[MOST_SIDE], fy[MOST_SIDE];
-    for (int32_t x = 0; x < (int32_t)width; x++) {
-      float sx = __builtin_fmaf(bend_x, across[x], __builtin_fmaf(xx, (float)x - x0, ax));
-      float sy = __builtin_fmaf(bend_y, down[x], __builtin_fmaf(yx, (float)x - x0, ay));
-      sx = sx < -1.0f ? -1.0f : sx > right ? right : sx;
-      sy = sy < -1.0f ? -1.0f : sy > bottom ? bottom : sy;
-      int32_t i = (int32_t)sx, j = (int32_t)sy;
-      i -= (float)i > sx, j -= (float)j > sy;
-      fx[x] = sx - (float)i, fy[x] = sy - (float)j;
-      at[x] = (j + 1) * (int32_t)line + (i + 1) * (int32_t)channels;
+    int32_t at[MOST_SIDE + PAD];
+    float fx[MOST_SIDE + PAD], fy[MOST_SIDE + PAD];
+    for (int64_t x = 0; x < width; x += LANES) {
+      const V n = load(number + x);
+      const V sx = FMA(SPLAT(bend_x), load(across + x), FMA(SPLAT(xx), n, ax));
+      const V sy = FMA(SPLAT(bend_y), load(down + x), FMA(SPLAT(yx), n, ay));
+      const I i = whole_part(sx, right, fx + x), j = whole_part(sy, bottom, fy + x);
+      *(LooseI *)(at + x) = j * (int32_t)line + i * (int32_t)channels;
     }
     for (int64_t ch = 0; ch < channels; ch++) {
       const float *above = bordered + ch, *below = above + line;

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from cnn.base.errors import UserError, brief
+from cnn.base.errors import RUN, UserError, brief
 
 # What a network may have at most; each has one convolution and one dense layer at least.
 MOST_SIDE = 256  # pixels
 MOST_CONVOLUTIONS, MOST_FILTERS, LARGEST_KERNEL = 6, 1024, 5
 MOST_HIDDEN, MOST_UNITS = 3, 4096
 MOST_WEIGHTS = 2**30  # 4 GB of them, and as much for each of Adam's moments and for each shard
-# DVC removes a stage's outputs before the stage can refuse; they are in its cache.
-RUN = "and run 'dvc repro', which also brings back what DVC removed"
 CHANNELS_LAST = {"data_format": "channels_last"}
 
 

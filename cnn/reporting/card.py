@@ -38,6 +38,13 @@ def model_text(environment: dict[str, str], train: dict[str, object]) -> str:
     )
 
 
+def as_yaml(value: object) -> str:
+    """Return a parameter's value as params.yaml has it."""
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def model_card(
     data: dict,
     environment: dict[str, str],
@@ -67,10 +74,7 @@ def model_card(
         f"{float(row['probability']):.1%} |"
         for row in wrong(rows)[:MOST]
     )
-    parameters = "\n".join(
-        f"| `{name}` | {str(value).lower() if isinstance(value, bool) else value} |"
-        for name, value in train.items()
-    )
+    parameters = "\n".join(f"| `{name}` | {as_yaml(value)} |" for name, value in train.items())
     gallery = "\n\n".join(
         f"![{name.replace('_', ' ')}]({pictures}/{name}.png)\n\n{caption}"
         for name, caption in captions.items()

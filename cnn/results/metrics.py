@@ -21,7 +21,8 @@ class Evaluation(NamedTuple):
     """What was found of a model.
 
     headlines : the metrics that `dvc metrics` shows; scores : further ones.
-    tables : {"per_class", "confusion", "roc", "reliability"}, as the functions below return them.
+    tables : {"per_class", "confusion", "roc", "reliability"}, as the functions below return them;
+        evaluate adds "suspects".
     """
 
     headlines: dict[str, float]

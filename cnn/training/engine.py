@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ from cnn.base.errors import UserError
 from cnn.base.program import cores
 from cnn.data.sets import Data
 from cnn.kernels import Kernels, Recipe, Weights, load, take_apart
+from cnn.model import archive
 from cnn.model.archive import Adam, CosineDecay
 from cnn.model.network import Network
 from cnn.training import checkpoint, prefetch
@@ -51,9 +53,9 @@ def class_weights(
     return tuple((len(labels) / (classes * np.maximum(counts, 1))).tolist())
 
 
-def recipe_of(params: TrainParams, **others: float | tuple[float, ...]) -> Recipe:
-    """Return what section `train` says of a step; `others` are fields that it lacks."""
-    given = params.model_dump(exclude={"class_weights"}) | others
+def recipe_of(params: TrainParams, class_weights: tuple[float, ...] = ()) -> Recipe:
+    """Return what section `train` says of a step, with the weights of `class_weights`."""
+    given = params.model_dump() | {"class_weights": class_weights}
     return Recipe(**{name: given[name] for name in Recipe._fields if name in given})
 
 
@@ -91,6 +93,13 @@ def adam_of(params: OptimizerParams, network: Network, trained: Weights, steps: 
         velocities=velocities,
         averages=averages,
     )
+
+
+def write(path: Path, params: TrainParams, network: Network, trained: Weights, n: int) -> None:
+    """Write what was trained on n images as a Keras model, with its optimizer."""
+    steps = params.epochs * math.ceil(n / params.batch_size)
+    adam = adam_of(params, network, trained, steps)
+    archive.write(path, network, take_apart(network, trained.weights), adam)
 
 
 def learning_rates(
@@ -237,7 +246,7 @@ def epoch(
     start : how many images have been seen, a multiple of the batch size.
     """
     kernels, size = load(), params.batch_size
-    recipe = recipe_of(params, class_weights=class_weights(params, data.labels, network.classes))
+    recipe = recipe_of(params, class_weights(params, data.labels, network.classes))
     room = None if workers else np.empty(recipe.shards * len(weights.weights), np.float32)
     on_disk = not prefetch.resident(data.images).all()
     chunk, requested, n = 1, start, len(order)

@@ -114,9 +114,10 @@ def fit(
     """
     model = build(network)
     steps_per_epoch = -(-len(training.labels) // params.batch_size)
-    compile_for(model, params, params.epochs * steps_per_epoch)
+    steps = params.epochs * steps_per_epoch
+    compile_for(model, params, steps)
     history: list[Row] = []
-    rate = learning_rate_of(params, params.epochs * steps_per_epoch)
+    rate = learning_rate_of(params, steps)
 
     class History(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -152,7 +153,7 @@ def fit(
 
     given = (training.images, training.labels)
     weights = class_weights(params, training.labels, network.classes)
-    with Progress(params.epochs * steps_per_epoch) as progress:
+    with Progress(steps) as progress:
         model.fit(
             *([moved_batches(params, network, training)] if params.moves else given),
             batch_size=None if params.moves else params.batch_size,

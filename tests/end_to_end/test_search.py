@@ -67,10 +67,14 @@ def test_a_trial_that_is_kept_is_a_dvc_experiment_of_the_same_bytes(clone, searc
     ]
     assert f"trial {number}, seed 43" in names
 
-    kept = search(clone, "--keep", str(number))
-
-    assert kept.returncode == 0, kept.stderr
+    before = git(clone, "status", "--porcelain")
+    for _ in range(2):  # the second one replaces the first
+        kept = attempt(
+            clone, sys.executable, "-m", "tools.search", "mine.yaml", "--keep", str(number)
+        )
+        assert (kept.returncode, kept.stderr) == (0, "")
     assert f"mine-{number}" in dvc(clone, "exp", "list", "--name-only")
+    assert git(clone, "status", "--porcelain") == before
     seeded = ("-S", "train.seed=43", "-S", f"train.learning_rate={values['learning_rate']}")
     batch = ("-S", f"train.batch_size={values['batch_size']}")
     dvc(clone, "exp", "run", "--quiet", *seeded, *batch)
@@ -84,7 +88,11 @@ def test_a_trial_that_is_kept_is_a_dvc_experiment_of_the_same_bytes(clone, searc
     ("words", "message"),
     [
         (("--seed", "1"), "trials.jsonl: is of another search (seed differ); remove it"),
-        (("--keep", "9"), "--keep 9: there are trials 0 to 5"),
+        (("--keep", "9"), "--keep 9: data/searches/mine/trials.jsonl has no such trial"),
+        (
+            ("--keep", "1", "--name", "new"),
+            "data/searches/new/trials.jsonl: is missing",
+        ),
         (("--jobs", "0"), "--jobs is 0; allowed: 1 to 64"),
     ],
 )

@@ -46,6 +46,12 @@ def references(*patterns: str) -> list[tuple[str, str]]:
     return [tuple(line.split(" ", 1)) for line in lines.decode().splitlines()]
 
 
+def of_head(name: str) -> str:
+    """Return the reference to HEAD's experiment of a name, or a pattern of such."""
+    head = (git("rev-parse", "HEAD") or b"").decode().strip()
+    return f"refs/exps/{head[:2]}/{head[2:]}/{name}"
+
+
 def names() -> list[str]:
     """Return the names of all experiments, branches and tags, sorted, each once."""
     found = {name.split("/", 2)[2] for _, name in references("refs/heads", "refs/tags")}
@@ -86,14 +92,13 @@ def commit_of(revision: str) -> str:
             return commit.decode().strip()
         experiments = references(EXPERIMENTS + revision)
         if len(experiments) > 1:
-            head = commit_of("HEAD")
-            of_head = [each for each in experiments if f"/{head[:2]}/{head[2:]}/" in each[1]]
-            if not of_head:
+            own = [each for each in experiments if each[1] == of_head(revision)]
+            if not own:
                 raise UserError(
                     f"'{revision}': {len(experiments)} experiments of other commits have this "
                     "name; 'dvc exp list --all-commits --sha-only' has what tells them apart"
                 )
-            experiments = of_head
+            experiments = own
         if experiments:
             return experiments[0][0]
     raise UserError(

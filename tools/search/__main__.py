@@ -4,18 +4,18 @@
 
 `make search SPACE=searches/augmentation.yaml` runs it. SPACE names ranges of parameters of `train`
 (tools/search/space.py has the form); the others are those of params.yaml. Optuna proposes each
-trial by what came of those before; what is worse than most in its second half is stopped.
+trial by what came of those before; what is worse than most, once half of the epochs of the shortest
+trial are over, is stopped.
 
 The best candidates are trained again with new seeds, beside the default, on the same validation
 images; the one with the best mean is tested, once. Nothing is chosen by test images.
 
 What was done lies in data/searches/SPACE/: a search that was killed goes on by the same command.
-`--keep` makes trials DVC experiments, named SPACE-TRIAL.
+`--keep` does not search: it makes trials of that search DVC experiments, named SPACE-TRIAL.
 """
 
 import argparse
 import json
-import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -36,13 +36,13 @@ from cnn.training.checkpoint import Row
 from cnn.training.params import TrainParams
 from stages import train as stage
 from tools import recipe
-from tools.verify import environment_for_clone
+from tools.seeds import check_experiments, run_experiments
 
 try:
     from tools.search import picture, trainers, winner
     from tools.search import space as spaces
     from tools.search.study import Journal, Search, Trial
-    from tools.search.trainers import DONE, FAILED, Outcome, Task
+    from tools.search.trainers import DONE, FAILED, Name, Outcome, Task
 except ModuleNotFoundError as error:
     if error.name != "optuna":
         raise
@@ -66,12 +66,13 @@ class Training:
         return checked(PARAMS, "train", self.given | values, TrainParams)
 
     def __call__(
-        self, tasks: dict[str, Task], on_epoch: Callable[[str, list[Row]], bool] | None = None
-    ) -> Iterator[tuple[str, Outcome]]:
+        self,
+        tasks: dict[Name, Task],
+        on_epoch: Callable[[Name, list[Row]], bool] = lambda name, history: True,
+    ) -> Iterator[tuple[Name, Outcome]]:
         if tasks and self.trainers is None:
             self.trainers = self.stack.enter_context(trainers.started(self.jobs))
-        goes_on = on_epoch or (lambda name, history: True)
-        yield from trainers.train_all(tasks, FILES, self.trainers or [], goes_on)
+        yield from trainers.train_all(tasks, FILES, self.trainers or [], on_epoch)
 
 
 def line(trial: Trial) -> str:
@@ -174,19 +175,18 @@ def conclude(
     return said
 
 
-def keep(found: Search, numbers: list[int], name: str) -> int:
-    """Make trials DVC experiments; return DVC's exit code."""
+def keep(numbers: list[int], journal: Journal, name: str) -> None:
+    """Make trials DVC experiments, trained anew, in copies of the workspace."""
+    wanted = {}
     for number in numbers:
-        if not 0 <= number < len(found.trials):
-            raise UserError(f"--keep {number}: there are trials 0 to {len(found.trials) - 1}")
-        words = recipe.words({"train": found.trials[number].values})
-        command = ["dvc", "exp", "run", "--name", f"{name}-{number}", *words]
-        if code := subprocess.run(command, env=environment_for_clone()).returncode:
-            return code
-    return 0
+        values = journal.values(f"trial {number}")
+        if values is None:
+            raise UserError(f"--keep {number}: {journal.path} has no such trial")
+        wanted[f"{name}-{number}"] = recipe.on_commit({"train": values})
+    check_experiments(run_experiments(wanted, jobs=1))
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -198,14 +198,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--candidates", type=int, default=3, help="that are trained again; 3")
     parser.add_argument("--seeds", type=int, default=5, help="that they are trained with; 5")
     parser.add_argument("--name", help="of the folder in data/searches, if not the space's")
-    parser.add_argument("--keep", type=int, nargs="+", default=[], metavar="TRIAL")
+    parser.add_argument("--keep", type=int, nargs="+", metavar="TRIAL", help="as experiments")
     arguments = parser.parse_args(argv)
     for flag, least, most in (
         ("trials", 2, 100_000), ("jobs", 1, 64), ("candidates", 1, 100), ("seeds", 2, 100),
     ):  # fmt: skip
         if not least <= getattr(arguments, flag) <= most:
             raise UserError(f"--{flag} is {getattr(arguments, flag)}; allowed: {least} to {most:,}")
-    given = read_section(PARAMS, "train")
+    given = read_section(PARAMS, "train") | recipe.on_commit({}).get("train", {})
     params = checked(PARAMS, "train", given, TrainParams)
     if params.engine != "exact":
         raise UserError(
@@ -217,15 +217,19 @@ def main(argv: list[str] | None = None) -> int:
     inputs = dict(zip(("training data", "validation data"), FILES, strict=True))
     about = {
         "space": read_yaml(arguments.space),
-        "seed": arguments.seed,
-        "jobs": arguments.jobs,
-        "random": arguments.random,
         **fingerprint.of_training(params, inputs, stage.__file__, fingerprint.environment("exact")),
     }
+    trials = folder / "trials.jsonl"
+    if arguments.keep:
+        if not trials.is_file():
+            raise UserError(f"{trials}: is missing; search first, without --keep")
+        keep(arguments.keep, Journal(trials, about), name)
+        return
+    about |= {"seed": arguments.seed, "jobs": arguments.jobs, "random": arguments.random}
     seeds = [(params.seed + 1 + number) % 2**32 for number in range(arguments.seeds)]
     with ExitStack() as stack:
         training = Training(given, arguments.jobs, stack)
-        journal = Journal(folder / "trials.jsonl", about)
+        journal = Journal(trials, about)
         found = search(space, training, journal, arguments)
         best = found.best(arguments.candidates)
         if not best:
@@ -235,7 +239,6 @@ def main(argv: list[str] | None = None) -> int:
     said = conclude(found, again, len(best), seeds, folder)
     print(f"\n{textwrap.fill(said['sentence'], WIDTH)}")
     print(f"wrote {folder}/verdict.json, search.png; --keep makes a trial a DVC experiment")
-    return keep(found, arguments.keep, name)
 
 
 if __name__ == "__main__":

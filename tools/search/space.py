@@ -84,11 +84,10 @@ def _distribution(
 
 def values_of(space: Space, suggested: dict[str, object]) -> dict[str, object]:
     """Return the parameters' values for what Optuna suggests."""
-    return {name: value_of(space[name], suggested[name]) for name in space}
+    return {name: _value_of(space[name], suggested[name]) for name in space}
 
 
-def value_of(distribution: BaseDistribution, suggested: object) -> object:
-    """Return the parameter's value for what Optuna suggests."""
+def _value_of(distribution: BaseDistribution, suggested: object) -> object:
     if isinstance(distribution, CategoricalDistribution):
         return json.loads(suggested)
     if isinstance(distribution, IntDistribution):

@@ -75,6 +75,10 @@ class Journal:
         found = self.outcomes.get(name)
         return found[1] if found and found[0] == json.loads(json.dumps(values)) else None
 
+    def values(self, name: str) -> object:
+        """Return the values of a training, None where there was none of that name."""
+        return self.outcomes[name][0] if name in self.outcomes else None
+
     def add(self, name: str, values: object, outcome: Outcome) -> None:
         entry = {"name": name, "values": values, "outcome": outcome}
         with open(self.path, "a", encoding="utf-8") as file:
@@ -98,7 +102,7 @@ class Search:
         sampler = (
             RandomSampler(seed) if at_random else TPESampler(seed=seed, n_startup_trials=RANDOM)
         )
-        # The first half says more of the schedule than of the model that comes of it.
+        # Half a schedule, be it the shortest, says more of itself than of the model to come.
         half = math.ceil(spaces.fewest_epochs(space, default) / 2)
         pruner = MedianPruner(n_startup_trials=RANDOM // 2, n_warmup_steps=max(2, half))
         self.space, self.default = space, {name: default[name] for name in space}

@@ -4,27 +4,25 @@ Each training is the train stage's own, to the same bytes: `engine.train`, and t
 of it. Processes side by side share the cores out.
 """
 
-import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from threading import RLock
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from tqdm import tqdm
 
-from cnn import kernels
 from cnn.base.program import in_a_line, take_cores
 from cnn.data import sets
 from cnn.data.beside import beside
-from cnn.model import archive
 from cnn.training import engine
 from cnn.training.checkpoint import Row
 from cnn.training.params import TrainParams
 
 DONE, STOPPED, FAILED = "done", "stopped", "failed"
+Name = TypeVar("Name", bound=Hashable)
 
 
 class Task(NamedTuple):
@@ -47,11 +45,11 @@ class Outcome(NamedTuple):
 
 
 def train_all(
-    tasks: Mapping[str, Task],
+    tasks: Mapping[Name, Task],
     files: tuple[Path, Path],
     trainers: list[Connection],
-    on_epoch: Callable[[str, list[Row]], bool] = lambda name, history: True,
-) -> Iterator[tuple[str, Outcome]]:
+    on_epoch: Callable[[Name, list[Row]], bool],
+) -> Iterator[tuple[Name, Outcome]]:
     """Train the tasks, as many at a time as there are trainers; yield each name as it ends.
 
     Parameters
@@ -66,7 +64,7 @@ def train_all(
         A trainer was killed, mostly since there was no memory.
     """
     waiting, idle, running = list(tasks.items()), list(trainers), {}
-    histories: dict[str, list[Row]] = {name: [] for name in tasks}
+    histories: dict[Name, list[Row]] = {name: [] for name in tasks}
     try:
         while waiting or running:
             while waiting and idle:
@@ -137,7 +135,4 @@ def _train(task: Task, training: sets.Data, validation: sets.Data, connection: C
 
     trained = engine.train(params, network, training, validation, on_epoch)
     if task.model:
-        steps = params.epochs * math.ceil(len(training.labels) / params.batch_size)
-        adam = engine.adam_of(params, network, trained, steps)
-        weights = kernels.take_apart(network, trained.weights)
-        archive.write(task.model, network, weights, adam)
+        engine.write(task.model, params, network, trained, len(training.labels))

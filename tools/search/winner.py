@@ -35,8 +35,8 @@ def judge(default: NDArray[np.float64], winner: NDArray[np.float64], looked_at: 
 
     Student's t of the differences (Student 1908), its p-value and the interval's error corrected
     for the number of candidates that were looked at (Bonferroni; Dunn 1961). The winner was chosen
-    by validation images, but of the same trainings, whose luck both kinds of images share; were
-    they the very same, the correction would still hold.
+    by validation images, and a seed that is lucky there may be lucky on test images too; the
+    correction would hold even for one that test images had chosen.
     """
     from scipy.stats import t
 
@@ -54,7 +54,9 @@ def sentence(name: str, verdict: Verdict, images: int, seeds: int) -> str:
     """Return the verdict in words."""
     more = "more" if verdict.mean >= 0 else "fewer"
     level = 100 * (1 - LEVEL / verdict.looked_at)
-    says = "it is better" if verdict.better else "it is not shown to be better"
+    says = "it is not shown to be better"
+    if verdict.p < LEVEL:
+        says = "it is better" if verdict.better else "it is worse"
     return (
         f"{name} reads {abs(verdict.mean) * images:,.1f} {more} of {images:,} test images "
         f"correctly than the default, mean of {seeds} seeds ({100 * verdict.mean:+.3f} points, "
