@@ -79,10 +79,15 @@ def test_an_unknown_recipe_is_one_line(refusal):
     )
 
 
+def test_without_git_there_is_no_experiment_to_take_back(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert recipe.on_commit({"train": {"epochs": 2}}) == {"train": {"epochs": 2}}
+
+
 def test_dvc_is_given_values_as_json():
-    changes = {"prepare": {"raw": "my digits", "size": None}, "train": {"resume": False}}
+    changes = {"prepare": {"raw": "meine Übung", "size": None}, "train": {"resume": False}}
     assert recipe.words(changes)[1::2] == [
-        'prepare.raw="my digits"',
+        'prepare.raw="meine Übung"',
         "prepare.size=null",
         "train.resume=false",
     ]

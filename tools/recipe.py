@@ -51,7 +51,10 @@ def on_commit(changes: dict[str, dict[str, object]]) -> dict[str, dict[str, obje
     It is there where params.yaml is that of an experiment of this commit. The data stay: own ones
     may have come as an experiment. What a person wrote into params.yaml stays too.
     """
-    experiments = [name for _, name in references(of_head("*"))]
+    try:
+        experiments = [name for _, name in references(of_head("*"))]
+    except UserError:  # no Git, so no experiments
+        return changes
     same = [each for each in experiments if git("diff", "--quiet", each, "--", PARAMS) is not None]
     if not same:
         return changes
@@ -75,7 +78,8 @@ def words(changes: dict[str, dict[str, object]]) -> list[str]:
         word
         for section, values in changes.items()
         for key, value in values.items()
-        for word in ("-S", f"{section}.{key}={json.dumps(value, separators=(',', ':'))}")
+        for text in [json.dumps(value, ensure_ascii=False, separators=(",", ":"))]
+        for word in ("-S", f"{section}.{key}={text}")
     ]
 
 
