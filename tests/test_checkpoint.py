@@ -171,7 +171,7 @@ def test_the_stage_goes_on_and_leaves_no_state_behind(
     """Killed between its last epoch and the model."""
     words = flags(tiny_yaml, *splits(prepared), tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(train.archive, "write", lambda *_: 1 / 0)
+        patch.setattr(train.engine, "write", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train.main(words)
     assert checkpoint_path(tmp_path / "cnn.keras").is_file()
