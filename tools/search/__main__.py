@@ -175,14 +175,17 @@ def conclude(
     return said
 
 
-def keep(numbers: list[int], journal: Journal, name: str) -> None:
-    """Make trials DVC experiments, trained anew, in copies of the workspace."""
+def keep(numbers: list[int], journal: Journal, name: str, committed: dict[str, object]) -> None:
+    """Make trials DVC experiments, trained anew, in copies of the workspace.
+
+    committed : what is not as in params.yaml but as in the commit (`recipe.on_commit`).
+    """
     wanted = {}
     for number in numbers:
         values = journal.values(f"trial {number}")
         if values is None:
             raise UserError(f"--keep {number}: {journal.path} has no such trial")
-        wanted[f"{name}-{number}"] = recipe.on_commit({"train": values})
+        wanted[f"{name}-{number}"] = {"train": committed | values}
     check_experiments(run_experiments(wanted, jobs=1))
 
 
@@ -205,7 +208,8 @@ def main(argv: list[str] | None = None) -> None:
     ):  # fmt: skip
         if not least <= getattr(arguments, flag) <= most:
             raise UserError(f"--{flag} is {getattr(arguments, flag)}; allowed: {least} to {most:,}")
-    given = read_section(PARAMS, "train") | recipe.on_commit({}).get("train", {})
+    committed = recipe.on_commit({}).get("train", {})
+    given = read_section(PARAMS, "train") | committed
     params = checked(PARAMS, "train", given, TrainParams)
     if params.engine != "exact":
         raise UserError(
@@ -223,7 +227,7 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.keep:
         if not trials.is_file():
             raise UserError(f"{trials}: is missing; search first, without --keep")
-        keep(arguments.keep, Journal(trials, about), name)
+        keep(arguments.keep, Journal(trials, about), name, committed)
         return
     about |= {"seed": arguments.seed, "jobs": arguments.jobs, "random": arguments.random}
     seeds = [(params.seed + 1 + number) % 2**32 for number in range(arguments.seeds)]
