@@ -31,8 +31,8 @@ def tries(given: Given, full: bool, rng: np.random.Generator) -> Iterator[Fault]
         patch("time.sleep", lambda seconds: None),  # pooch waits between its tries
         patch.multiple(sources, MOST=MOST, TIMEOUT=STALL, LONGEST=ENOUGH),
     ):
-        for number, (what, serve) in enumerate(servers(whole).items()):
-            for mirrored in (False, True) if full else (number % 2 == 1,):
+        for what, serve in servers(whole).items():
+            for mirrored in (False, True):
                 with Serving(serve) as address:
                     path = {"npz": "", "mirrors": (address,)} if mirrored else {
                         "npz": f"{address}mnist.npz", "mirrors": ()}  # fmt: skip
