@@ -51,6 +51,7 @@ def clone(tmp_path_factory):
         "params.yaml": "train:\n  seed: 42   # a remark\n  epochs: 5\n  wait: 0\n  fill:\n",
         "recipes/fast.yaml": "train:\n  epochs: 2\n",
         "recipes/slow.yaml": "train:\n  wait: 600\n",
+        "recipes/filled.yaml": "train:\n  epochs: 9\n  fill: 0.5\n",
     }.items():
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_text(text)
@@ -106,25 +107,30 @@ def test_seeds_are_trained_once_and_what_failed_is_named(clone, command, monkeyp
     git(clone, "checkout", "--quiet", "train.py")
 
 
-def test_what_an_experiment_left_in_the_workspace_is_not_trained_with(clone, command, monkeypatch):
-    """What was written there by hand is."""
+def test_a_recipe_that_was_left_in_the_workspace_is_not_trained_with(clone, command, monkeypatch):
+    """What a person wrote there is, again and again, also when an experiment has the same."""
     kept, notes = command
     once = [sys.executable, "-m", "tools.seeds", "--n", "1"]
-    left = ["dvc", "exp", "run", "--name", "left", "-S", "train.epochs=9", "-S", "train.fill=0.5"]
+    left = [sys.executable, "-m", "tools.recipe", "filled"]
     assert subprocess.run(left, **kept).returncode == 0
 
     done = subprocess.run(once, **kept)
 
     assert (done.returncode, done.stderr) == (
         0,
-        "note: train.epochs, train.fill: as committed, not as in left, the experiment here\n",
+        "note: train.epochs, train.fill: as committed, not as recipe filled left it\n",
     )
-    epochs = [line.split()[1] for line in notes.read_text().splitlines()]
-    assert epochs == ["9", "5"]
     monkeypatch.chdir(clone)
     assert recipe.on_commit({"train": {"epochs": 2}})["train"] == {"fill": None, "epochs": 2}
     (clone / "params.yaml").write_text("train:\n  seed: 42\n  epochs: 8\n  wait: 0\n  fill: 0.5\n")
-    assert recipe.on_commit({"train": {"seed": 7}}) == {"train": {"seed": 7}}
+    for found in (0, 1):
+        again = subprocess.run(once, **kept)
+        assert again.stdout.splitlines()[0] == f"default: {found} of 1 runs are there"
+        assert (
+            again.stderr
+            == "note: train.epochs, train.fill: as in params.yaml, which is not as committed\n"
+        )
+    assert [line.split()[1] for line in notes.read_text().splitlines()] == ["9", "5", "8"]
     git(clone, "checkout", "--quiet", ".")
     git(clone, "clean", "--quiet", "-d", "--force")
 

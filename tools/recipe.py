@@ -2,8 +2,8 @@
 
     python -m tools.recipe NAME [DVC'S OPTIONS]         (`make NAME` runs it)
 
-A recipe stands on the other parameters as they are, except where DVC has left an experiment in the
-workspace: what that one changed in section `train` is the commit's again.
+A recipe stands on the other parameters as they are in params.yaml, except where DVC has left
+another recipe there: what that one changed in section `train` is the commit's again.
 
 Further words go to `dvc exp run`, such as `-S train.seed=7`; `--name` takes another name, `--queue`
 queues it. An experiment of that name is replaced.
@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 from cnn.base.errors import UserError
 from cnn.base.params import read_yaml
 from cnn.base.program import run
-from tools.compare.revisions import git, of_head, references
+from tools.compare.revisions import git, read_texts
 
 FOLDER, PARAMS = Path("recipes"), "params.yaml"
 
@@ -46,30 +46,28 @@ def load(name: str, folder: Path = FOLDER) -> dict[str, dict[str, object]]:
 
 
 def on_commit(changes: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:
-    """Return changes of params.yaml, with what takes an experiment's back, if there is one.
+    """Return changes of params.yaml, with what takes a recipe back that DVC has left there.
 
-    It is there where params.yaml is that of an experiment of this commit. The data stay: own ones
-    may have come as an experiment. What a person wrote into params.yaml stays too.
+    Where section `train` is the commit's with a recipe upon it, that recipe is no part of another.
+    What else is not as committed was meant, and is named. The data stay as they are.
     """
     try:
-        experiments = [name for _, name in references(of_head("*"))]
-    except UserError:  # no Git, so no experiments
+        committed = YAML(typ="safe").load(*read_texts("HEAD", PARAMS))["train"]
+    except UserError:  # no Git, so no experiment either
         return changes
-    same = [each for each in experiments if git("diff", "--quiet", each, "--", PARAMS) is not None]
-    if not same:
-        return changes
-    committed, now = YAML(typ="safe").load(git("show", f"HEAD:./{PARAMS}")), read_yaml(PARAMS)
-    own = changes.get("train", {})
-    back = {
-        key: value
-        for key, value in committed["train"].items()
-        if key not in own and now["train"].get(key) != value
+    now, own = read_yaml(PARAMS)["train"], changes.get("train", {})
+    other = {
+        key: value for key, value in committed.items() if key not in own and now.get(key) != value
     }
-    if not back:
+    if not other:
         return changes
-    name, keys = same[0].rpartition("/")[2], ", ".join(f"train.{key}" for key in back)
-    print(f"note: {keys}: as committed, not as in {name}, the experiment here", file=sys.stderr)
-    return changes | {"train": back | own}
+    keys = ", ".join(f"train.{key}" for key in other)
+    for path in sorted(FOLDER.glob("*.yaml")):
+        if committed | load(path.stem).get("train", {}) == now:
+            print(f"note: {keys}: as committed, not as recipe {path.stem} left it", file=sys.stderr)
+            return changes | {"train": other | own}
+    print(f"note: {keys}: as in {PARAMS}, which is not as committed", file=sys.stderr)
+    return changes
 
 
 def words(changes: dict[str, dict[str, object]]) -> list[str]:

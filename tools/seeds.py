@@ -3,8 +3,8 @@
     python -m tools.seeds [RECIPE] [--n 10] [--jobs 2]
 
 `make seeds RECIPE=fast N=10` runs it. The experiments are named fast-42, fast-43, ...; without
-RECIPE they are named default-42, default-43, ..., of the parameters in params.yaml; where DVC has
-left an experiment in the workspace, of those of the commit (tools/recipe.py).
+RECIPE they are named default-42, default-43, ..., of the parameters in params.yaml, but for a
+recipe that DVC has left there (tools/recipe.py).
 
 Several run at a time, each in a temporary copy of its own (`dvc exp run --temp`), and share the
 cores out: trainings on a core each wait for nobody, and one computes while another loads or draws.

@@ -11,15 +11,12 @@ SPACE = """
 train.learning_rate: {low: 0.0005, high: 0.05, log: true}
 train.batch_size: [16, 32]
 """
-ERRORS = """
+EACH = """
 import json, sys
-from cnn.base.errors import UserError
+from functools import partial
+from cnn.base.program import run
 from tools.search.__main__ import main
-for words in json.loads(sys.argv[1]):
-    try:
-        main(words)
-    except UserError as error:
-        print(error)
+print([run(partial(main, words)) for words in json.loads(sys.argv[1])])
 """
 SEARCH = ("--trials", "6", "--candidates", "2", "--seeds", "2")
 
@@ -100,7 +97,8 @@ def test_what_cannot_be_done_is_one_line(clone, searched):
     }
     words = json.dumps([["mine.yaml", *SEARCH, *each] for each in refused])
 
-    errors = run(clone, sys.executable, "-c", ERRORS, words).splitlines()
+    done = attempt(clone, sys.executable, "-c", EACH, words)
 
-    assert len(errors) == len(refused)
+    assert done.stdout == f"{[1] * len(refused)}\n"
+    errors = done.stderr.splitlines()
     assert all(what in error for error, what in zip(errors, refused.values(), strict=True))
