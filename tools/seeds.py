@@ -71,7 +71,20 @@ def run_experiments(wanted: dict[str, dict[str, dict]], jobs: int) -> dict[str, 
     for place in range(jobs):
         places.put(place)
 
-    def train_one(name: str) -> None:
+    full = len(wanted) // jobs * jobs
+
+    def train_one(number: int, name: str) -> None:
+        place = places.get()
+        try:
+            if number < full:
+                take_cores(place, jobs)
+            else:  # nobody comes after these, so that they share out all cores
+                take_cores(number - full, len(wanted) - full)
+            run_one(name)
+        finally:
+            places.put(place)
+
+    def run_one(name: str) -> None:
         command = ["dvc", "exp", "run", "--temp", "--name", name, *recipe.words(wanted[name])]
         # DVC changes the workspace for a moment, and gives up where another one does.
         with starting:
@@ -92,9 +105,9 @@ def run_experiments(wanted: dict[str, dict[str, dict]], jobs: int) -> dict[str, 
             over.set()
         running.remove(process)
 
-    with ThreadPoolExecutor(jobs, initializer=lambda: take_cores(places.get(), jobs)) as pool:
+    with ThreadPoolExecutor(jobs) as pool:
         try:
-            for _ in pool.map(train_one, wanted):
+            for _ in pool.map(train_one, range(len(wanted)), wanted):
                 pass
         except BaseException:  # they have had a Ctrl-C too, but no other signal
             over.set()

@@ -23,9 +23,12 @@ def cores() -> int:
 
 
 def take_cores(index: int, of: int) -> None:
-    """Leave this thread, and what it starts, the cores of place `index` of `of`, on Linux."""
+    """Leave this thread, and what it starts, the cores of place `index` of `of`, on Linux.
+
+    They are shared out among those of the main thread: another call takes others.
+    """
     if hasattr(os, "sched_setaffinity"):
-        ours = sorted(os.sched_getaffinity(0))
+        ours = sorted(os.sched_getaffinity(os.getpid()))
         os.sched_setaffinity(0, ours[index::of] or ours[index % len(ours) :][:1])
 
 

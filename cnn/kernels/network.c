@@ -70,6 +70,12 @@ static Plan plan_of(const Network *net) {
   return plan;
 }
 
+/* Of the dense layers, a row for each image: x[0] the flattened values that they are given,
+   x[l + 1] what layer l gives, and dz[l], the gradient of that before ReLU. */
+typedef struct {
+  float *x[MOST_DENSE + 1], *dz[MOST_DENSE];
+} Factors;
+
 /* A thread's memory. Activations are the inputs of the layer after, with its zeros around them. */
 typedef struct {
   void *all[64];
@@ -80,7 +86,8 @@ typedef struct {
   int32_t *taken[MOST_CONVOLUTIONS], *patches[MOST_CONVOLUTIONS], *taps, *rows;
   Entry *list;
   int32_t *begins; /* of each filter's and image's part of the list */
-  float *dropped, *drawn, *value[MOST_DENSE], *dz, *turned, *da, *bordered;
+  Factors factors; /* of the block; in training they lie among the batch's */
+  float *drawn, *turned, *da, *bordered, *parts;
 } Work;
 
 static void *room(Work *work, int64_t n, int64_t size) {
@@ -94,6 +101,15 @@ static void *room(Work *work, int64_t n, int64_t size) {
   return memory;
 }
 
+static Factors make_factors(const Plan *plan, int64_t images, int training, Work *work) {
+  Factors made = {.x = {room(work, images * plan->flat, 4)}};
+  for (int64_t l = 0; l < plan->net->dense; l++) {
+    made.x[l + 1] = room(work, images * plan->dense[l].out, 4);
+    if (training) made.dz[l] = room(work, images * plan->dense[l].out, 4);
+  }
+  return made;
+}
+
 /* Where the activations of convolution l begin, and how far it is from row to row and from image
    to image. */
 static int64_t inside(const Plan *plan, int64_t l, int64_t *row, int64_t *image) {
@@ -104,17 +120,37 @@ static int64_t inside(const Plan *plan, int64_t l, int64_t *row, int64_t *image)
   return last ? 0 : (next->before * next->columns + next->before) * c->filters;
 }
 
-static void make_work(const Plan *plan, const Recipe *recipe, Work *work) {
+static int drops(const Recipe *recipe) { return recipe && recipe->dropout > 0.0f; }
+
+/* Whose factors the block has now. Where nothing is dropped, the last activations are x[0]. */
+static void take_factors(const Plan *plan, const Recipe *recipe, Work *work, const Factors *of,
+                         int64_t place) {
+  work->factors.x[0] = of->x[0] + place * plan->flat;
+  for (int64_t l = 0; l < plan->net->dense; l++) {
+    work->factors.x[l + 1] = of->x[l + 1] + place * plan->dense[l].out;
+    if (recipe) work->factors.dz[l] = of->dz[l] + place * plan->dense[l].out;
+  }
+  if (!drops(recipe)) work->activation[plan->net->convolutions - 1] = work->factors.x[0];
+}
+
+/* How many rows of a dense layer's weights are updated at once: whole tiles, few enough for the
+   first cache. */
+static int64_t rows_at_once(const Dense *d) {
+  return ROWS * (PIECE / (ROWS * d->out) > 1 ? PIECE / (ROWS * d->out) : 1);
+}
+
+static void make_work(const Plan *plan, const Recipe *recipe, int64_t own, Work *work) {
   const Network *net = plan->net;
   const int training = recipe != NULL;
-  int64_t strip = 0, list = 0, filters = 0;
+  int64_t strip = 0, list = 0, filters = 0, part = 0;
   *work = (Work){.count = 0};
   for (int64_t l = 0; l < net->convolutions; l++) {
     const Convolution *c = &plan->convolution[l];
     const int64_t places = c->pooled_rows * c->pooled_columns;
     int64_t row, size;
     inside(plan, l, &row, &size);
-    work->activation[l] = room(work, BLOCK * size, 4);
+    if (l + 1 < net->convolutions || drops(recipe))
+      work->activation[l] = room(work, BLOCK * size, 4);
     work->taken[l] = room(work, BLOCK * places * c->filters, 4);
     work->patches[l] = room(work, c->strip * 4 * c->pooled_columns, 4);
     for (int64_t i = 0; work->patches[l] && i < c->strip * 4 * c->pooled_columns; i++)
@@ -131,13 +167,10 @@ static void make_work(const Plan *plan, const Recipe *recipe, Work *work) {
   const Convolution *first = &plan->convolution[0];
   work->moved = room(work, BLOCK * first->size, 4);
   work->strip = room(work, strip, 4);
-  work->dropped = room(work, BLOCK * plan->flat, 4);
-  for (int64_t l = 0; l < net->dense; l++)
-    work->value[l] = room(work, BLOCK * plan->dense[l].out, 4);
   const int64_t rows = plan->flat > plan->widest ? plan->flat : plan->widest;
   work->rows = room(work, rows, 4);
   if (training) {
-    work->list = room(work, list + 1, sizeof(Entry));
+    work->list = room(work, list, sizeof(Entry));
     work->begins = room(work, filters * (BLOCK + 1), 4);
     work->taps = room(work, net->kernel * net->kernel * net->channels, 4);
     for (int64_t i = 0; work->taps && i < net->kernel * net->kernel * net->channels; i++)
@@ -145,9 +178,15 @@ static void make_work(const Plan *plan, const Recipe *recipe, Work *work) {
                                 i % (net->kernel * net->channels));
     work->drawn = room(work, plan->flat + DRAWN, 4);
     work->bordered = room(work, bordered_size(net), 4);
-    work->dz = room(work, BLOCK * plan->widest, 4);
+    for (int64_t l = 0; l < net->dense; l++)
+      if (rows_at_once(&plan->dense[l]) * plan->dense[l].out > part)
+        part = rows_at_once(&plan->dense[l]) * plan->dense[l].out;
+    work->parts = room(work, own * part, 4);
     work->turned = room(work, BLOCK * plan->widest, 4);
     work->da = room(work, BLOCK * rows, 4);
+  } else {
+    const Factors factors = make_factors(plan, BLOCK, 0, work);
+    take_factors(plan, NULL, work, &factors, 0);
   }
 }
 
@@ -224,7 +263,7 @@ static void drop(const Plan *plan, const Recipe *recipe, Work *work, int64_t i, 
   const int64_t width = plan->convolution[last].filters, pixels = plan->flat / width;
   const float scale = 1.0f / (1.0f - recipe->dropout), share = recipe->dropout;
   const float *value = work->activation[last] + i * plan->flat, *drawn = work->drawn;
-  float *to = work->dropped + i * plan->flat;
+  float *to = work->factors.x[0] + i * plan->flat;
   for (int64_t k = 0; k < pixels * filters; k += DRAWN)
     uniform(recipe->seed, DROPOUT, step, (uint32_t)(place + i), k, work->drawn + k);
   for (int64_t k = 0; k < pixels; k++, value += width, to += width, drawn += filters)
@@ -235,51 +274,46 @@ static void drop(const Plan *plan, const Recipe *recipe, Work *work, int64_t i, 
 static void forward(const Plan *plan, const Recipe *recipe, const float *weights, Work *work,
                     int64_t count, uint64_t step, int64_t place) {
   const Network *net = plan->net;
-  const float *x = work->activation[net->convolutions - 1];
   for (int64_t i = 0; i < count; i++) {
     for (int64_t l = 0; l < net->convolutions; l++) convolve(plan, weights, work, l, i);
-    if (recipe && recipe->dropout > 0.0f) drop(plan, recipe, work, i, step, place);
+    if (drops(recipe)) drop(plan, recipe, work, i, step, place);
   }
-  if (recipe && recipe->dropout > 0.0f) x = work->dropped;
   for (int64_t l = 0; l < net->dense; l++) {
     const Dense *d = &plan->dense[l];
     const float *bias = weights + d->bias;
-    float *z = work->value[l];
-    const Left left = {x, rows_of(work, count, d->in), 1, 0, d->in, 1};
+    float *z = work->factors.x[l + 1];
+    const Left left = {work->factors.x[l], rows_of(work, count, d->in), 1, 0, d->in, 1};
     product(&left, count, weights + d->weights, d->out, d->out, z, d->out, 0);
     for (int64_t i = 0; i < count * d->out; i += d->out)
       for (int64_t o = 0; o < d->out; o++) {
         const float value = z[i + o] + bias[o];
         z[i + o] = l + 1 == net->dense || value > 0.0f ? value : 0.0f;
       }
-    x = z;
   }
 }
 
 /* ---- Backwards ------------------------------------------------------------------------------- */
 
-/* The dense layers' gradients of a block, `flat` their input and work->dz the last one's; da (flat,
-   BLOCK) is left in work->da. With `add` the chains go on. */
-static void dense_backward(const Plan *plan, const float *weights, Work *work, const float *flat,
-                           int64_t count, float *g, int add) {
+/* The dense layers' gradients of a block, but those of their weights; the last layer's dz is there.
+   da (flat, BLOCK) is left in work->da. */
+static void dense_backward(const Plan *plan, const float *weights, Work *work, int64_t count,
+                           float *g) {
   for (int64_t l = plan->net->dense - 1; l >= 0; l--) {
     const Dense *d = &plan->dense[l];
-    const float *x = l ? work->value[l - 1] : flat;
+    const float *x = work->factors.x[l], *dz = work->factors.dz[l];
     float *db = g + d->bias;
     for (int64_t i = 0; i < count; i++)
-      for (int64_t o = 0; o < d->out; o++) db[o] += work->dz[i * d->out + o];
-    const Left inputs = {x, rows_of(work, d->in, 1), 1, 0, count, d->in};
-    product(&inputs, d->in, work->dz, d->out, d->out, g + d->weights, d->out, add);
+      for (int64_t o = 0; o < d->out; o++) db[o] += dz[i * d->out + o];
     /* Vectors run over the images here, so that the weights stay as they lie. */
     for (int64_t o = 0; o < d->out; o++)
       for (int64_t i = 0; i < BLOCK; i++)
-        work->turned[o * BLOCK + i] = i < count ? work->dz[i * d->out + o] : 0.0f;
+        work->turned[o * BLOCK + i] = i < count ? dz[i * d->out + o] : 0.0f;
     const Left rows = {weights + d->weights, rows_of(work, d->in, d->out), 1, 0, d->out, 1};
     product(&rows, d->in, work->turned, BLOCK, BLOCK, work->da, BLOCK, 0);
-    if (!l) break;
-    for (int64_t i = 0; i < count; i++)
+    for (int64_t i = 0; l && i < count; i++)
       for (int64_t o = 0; o < d->in; o++)
-        work->dz[i * d->in + o] = x[i * d->in + o] > 0.0f ? work->da[o * BLOCK + i] : 0.0f;
+        work->factors.dz[l - 1][i * d->in + o] =
+            x[i * d->in + o] > 0.0f ? work->da[o * BLOCK + i] : 0.0f;
   }
 }
 
@@ -311,6 +345,17 @@ static void first_backward(const Plan *plan, Work *work, const float *da, int64_
   }
 }
 
+/* Add a place to the lists of PAD filters. The entry is written in any case, and kept if it
+   counts: a branch would be foreseen badly. */
+INLINE void list_place(Entry *ends[PAD], const int32_t *taken, const float *value,
+                       const float *from, int64_t filter, float scale, const int32_t pixel[4]) {
+  EACH(f, PAD) {
+    const float g = from[f * filter] * scale;
+    *ends[f] = (Entry){pixel[taken[f]], g};
+    ends[f] += (value[f] > 0.0f) & (g != 0.0f);
+  }
+}
+
 /* For each filter of convolution l: where its gradient is not 0, and its bias' and weights'. `out`
    tells where outputs are > 0: after dropout, so that what was dropped is not. */
 static void listed_backward(const Plan *plan, Work *work, int64_t l, const float *out, Gradient da,
@@ -318,35 +363,35 @@ static void listed_backward(const Plan *plan, Work *work, int64_t l, const float
   const Convolution *c = &plan->convolution[l];
   const int64_t kernel = plan->net->kernel, row = c->columns * c->channels;
   const int64_t length = kernel * kernel * c->channels, width = c->filters;
+  const int64_t columns = c->pooled_columns, most = BLOCK * c->pooled_rows * columns;
   int64_t out_row, out_size;
   out += inside(plan, l, &out_row, &out_size);
-  Entry *e = work->list;
-  for (int64_t o = 0; o < plan->net->filters[l]; o++) {
-    int32_t *begins = work->begins + o * (BLOCK + 1);
+  for (int64_t o = 0; o < width; o += PAD) {
+    Entry *ends[PAD];
+    for (int64_t f = 0; f < PAD; f++) ends[f] = work->list + (o + f) * most;
     for (int64_t i = 0; i < count; i++) {
-      begins[i] = (int32_t)(e - work->list);
-      const int32_t *taken = work->taken[l] + i * c->pooled_rows * c->pooled_columns * width + o;
-      for (int64_t y = 0; y < c->pooled_rows; y++) {
-        const float *value = out + i * out_size + y * out_row + o;
-        const float *from = da.base + i * da.image + y * da.row + o * da.filter;
-        const int64_t patch = i * c->size + 2 * y * row;
-        for (int64_t x = 0; x < c->pooled_columns; x++) {
-          /* Written in any case, and kept if it counts: a branch would be foreseen badly. */
-          const int32_t at = taken[x * width];
-          const int64_t pixel = (at >> 1) * row + (2 * x + (at & 1)) * c->channels;
-          *e = (Entry){(int32_t)(patch + pixel), from[x * da.column] * da.scale};
-          e += (value[x * width] > 0.0f) & (e->g != 0.0f);
+      for (int64_t f = 0; f < PAD; f++)
+        work->begins[(o + f) * (BLOCK + 1) + i] = (int32_t)(ends[f] - work->list);
+      const int32_t *taken = work->taken[l] + i * c->pooled_rows * columns * width + o;
+      for (int64_t y = 0; y < c->pooled_rows; y++)
+        for (int64_t x = 0; x < columns; x++, taken += width) {
+          const int64_t at = i * c->size + 2 * y * row + 2 * x * c->channels;
+          const int32_t pixel[] = {(int32_t)at, (int32_t)(at + c->channels), (int32_t)(at + row),
+                                   (int32_t)(at + row + c->channels)};
+          list_place(ends, taken, out + i * out_size + y * out_row + x * width + o,
+                     da.base + i * da.image + y * da.row + x * da.column + o * da.filter, da.filter,
+                     da.scale, pixel);
         }
-        taken += c->pooled_columns * width;
-      }
     }
-    begins[count] = (int32_t)(e - work->list);
-    const Entry *begin = work->list + begins[0];
-    float sum = g[c->bias + o];
-    for (const Entry *at = begin; at < e; at++) sum += at->g;
-    g[c->bias + o] = sum;
-    weights_gradient(work->activation[l - 1], row, begin, e - begin, g + c->weights + o * length,
-                     kernel, c->channels);
+    for (int64_t f = 0; f < PAD; f++) {
+      const Entry *begin = work->list + (o + f) * most;
+      float sum = g[c->bias + o + f];
+      for (const Entry *at = begin; at < ends[f]; at++) sum += at->g;
+      g[c->bias + o + f] = sum;
+      work->begins[(o + f) * (BLOCK + 1) + count] = (int32_t)(ends[f] - work->list);
+      weights_gradient(work->activation[l - 1], row, begin, ends[f] - begin,
+                       g + c->weights + (o + f) * length, kernel, c->channels);
+    }
   }
 }
 
@@ -364,14 +409,13 @@ static void input_backward(const Plan *plan, const float *weights, Work *work, i
 }
 
 static void backward(const Plan *plan, const Recipe *recipe, const float *weights, Work *work,
-                     int64_t count, float *g, int add) {
+                     int64_t count, float *g) {
   const int64_t last = plan->net->convolutions - 1;
   const Convolution *c = &plan->convolution[last];
-  const int drops = recipe->dropout > 0.0f;
-  const float *out = drops ? work->dropped : work->activation[last];
-  dense_backward(plan, weights, work, out, count, g, add);
+  const float *out = work->factors.x[0];
+  dense_backward(plan, weights, work, count, g);
   Gradient da = {work->da,           1,     c->pooled_columns * c->filters * BLOCK,
-                 c->filters * BLOCK, BLOCK, drops ? 1.0f / (1.0f - recipe->dropout) : 1.0f};
+                 c->filters * BLOCK, BLOCK, 1.0f / (1.0f - recipe->dropout)};
   for (int64_t l = last; l > 0; l--) {
     listed_backward(plan, work, l, out, da, count, g);
     int64_t row, size;
@@ -402,32 +446,40 @@ typedef struct {
   const int64_t *labels, *order; /* of a batch: its places in `images` */
   int64_t count;                 /* images in the batch */
   uint64_t step;
+  Factors factors;
 } Batch;
 
-/* Gradients of a shard of a batch, (parameters,); returns its share of the loss. */
+/* The places of a batch that are a shard's: it returns the first, and where they end. */
+static int64_t places(const Batch *batch, int64_t shard, int64_t *end) {
+  const int64_t size = (batch->recipe->batch + batch->recipe->shards - 1) / batch->recipe->shards;
+  *end = least((shard + 1) * size, batch->count);
+  return least(shard * size, *end);
+}
+
+/* Gradients of a shard of a batch, (parameters,), but for those of the dense layers' weights, whose
+   factors it leaves; returns its share of the loss. */
 static float shard_gradient(const Batch *batch, const float *weights, Work *work, int64_t shard,
                             float *g, int64_t *correct) {
   const Plan *plan = batch->plan;
   const Network *net = plan->net;
-  const int64_t size = (batch->recipe->batch + batch->recipe->shards - 1) / batch->recipe->shards;
-  const int64_t end = least((shard + 1) * size, batch->count), width = padded(plan->classes);
+  const int64_t width = padded(plan->classes);
+  int64_t end;
+  const int64_t begin = places(batch, shard, &end);
   const float share = 1.0f / (float)batch->count, *weights_of = batch->recipe->class_weights;
   float loss = 0.0f;
-  if (shard * size >= end) {
-    memset(g, 0, (size_t)plan->parameters * 4);
-    return loss;
-  }
   memset(g, 0, (size_t)plan->dense[0].weights * 4);
   for (int64_t l = 0; l < net->dense; l++)
     memset(g + plan->dense[l].bias, 0, (size_t)plan->dense[l].out * 4);
-  for (int64_t place = shard * size, n; place < end; place += n) {
+  for (int64_t place = begin, n; place < end; place += n) {
     n = least(BLOCK, end - place);
+    take_factors(plan, batch->recipe, work, &batch->factors, place);
     take_images(plan, batch->recipe, work, batch->images, batch->order + place, n, batch->step,
                 place);
     forward(plan, batch->recipe, weights, work, n, batch->step, place);
     for (int64_t i = 0; i < n; i++) {
       const int64_t label = batch->labels[batch->order[place + i]];
-      float *p = work->value[net->dense - 1] + i * width, *dz = work->dz + i * width;
+      float *p = work->factors.x[net->dense] + i * width;
+      float *dz = work->factors.dz[net->dense - 1] + i * width;
       const float weight = weights_of ? weights_of[label] * share : share;
       int64_t best;
       loss = __builtin_fmaf(softmax(p, plan->classes, label, &best), weight, loss);
@@ -435,7 +487,7 @@ static float shard_gradient(const Batch *batch, const float *weights, Work *work
       for (int64_t o = 0; o < width; o++)
         dz[o] = o < plan->classes ? (p[o] - (o == label ? 1.0f : 0.0f)) * weight : 0.0f;
     }
-    backward(plan, batch->recipe, weights, work, n, g, place > shard * size);
+    backward(plan, batch->recipe, weights, work, n, g);
   }
   return loss;
 }
@@ -447,6 +499,49 @@ static void add_tree(float *part, int64_t stride, int64_t parts, int64_t n) {
       float *restrict to = part + i * stride, *restrict from = part + (i + half) * stride;
       for (int64_t k = 0; k < n; k++) to[k] += from[k];
     }
+}
+
+/* Parameters that are updated at once: `n` of them from `at` on. If `dense` is not -1 they are
+   weights of that dense layer, of its inputs from `row` on. */
+typedef struct {
+  int64_t at, n, dense, row;
+} Piece;
+
+/* Find piece `i`; returns 0 where there are no more. First come those of the convolutions, then of
+   each dense layer those of its weights and its bias. */
+static int find_piece(const Plan *plan, int64_t i, Piece *piece) {
+  for (int64_t l = -1; l < plan->net->dense; l++) {
+    const Dense *d = &plan->dense[l < 0 ? 0 : l];
+    const int64_t begin = l < 0 ? 0 : d->weights, end = l < 0 ? d->weights : d->bias;
+    const int64_t most = l < 0 ? PIECE : rows_at_once(d) * d->out;
+    const int64_t pieces = (end - begin + most - 1) / most + (l >= 0);
+    if (i < pieces) {
+      const int64_t at = begin + i * most;
+      if (at < end)
+        *piece = (Piece){at, least(most, end - at), l, i * rows_at_once(d)};
+      else
+        *piece = (Piece){d->bias, d->out, -1, 0};
+      return 1;
+    }
+    i -= pieces;
+  }
+  return 0;
+}
+
+/* The shards' gradients of a piece of a dense layer's weights, (own, n). They are computed when it
+   is updated: in the first cache, and not to memory and back. */
+static float *dense_gradients(const Batch *batch, Work *work, const Piece *piece, int64_t index,
+                               int64_t of, int64_t own) {
+  const Dense *d = &batch->plan->dense[piece->dense];
+  for (int64_t i = 0; i < own; i++) {
+    int64_t end;
+    const int64_t begin = places(batch, index + i * of, &end), rows = piece->n / d->out;
+    const Left inputs = {batch->factors.x[piece->dense] + begin * d->in + piece->row,
+                         rows_of(work, rows, 1), 1, 0, end - begin, d->in};
+    product(&inputs, rows, batch->factors.dz[piece->dense] + begin * d->out, d->out, d->out,
+            work->parts + i * piece->n, d->out, 0);
+  }
+  return work->parts;
 }
 
 static void update(const Recipe *recipe, Weights *w, uint64_t step, float rate, float alpha,
@@ -496,6 +591,7 @@ struct Team {
   Weights *weights;
   const float *rates, *alphas;
   float *gradients, *losses, *probabilities;
+  Factors factors; /* of a batch, for training */
   atomic_llong correct, next[2];
   atomic_int failed;
   pthread_mutex_t mutex;
@@ -520,7 +616,7 @@ static void *thread(void *argument) {
   Team *team = argument;
   const uint64_t before = ieee();
   Work work;
-  make_work(team->plan, team->recipe, &work);
+  make_work(team->plan, team->recipe, team->recipe ? team->recipe->shards / team->of : 0, &work);
   if (work.failed) atomic_store(&team->failed, 1);
   meet(team, 0); /* all are here, and whether one has failed is known to all */
   if (!atomic_load(&team->failed)) team->part(team, &work);
@@ -560,7 +656,8 @@ static void train_part(Team *team, Work *work) {
                          team->labels,
                          team->order + s * size,
                          least(size, team->count - s * size),
-                         team->first_step + (uint64_t)s};
+                         team->first_step + (uint64_t)s,
+                         team->factors};
     pack_filters(plan, team->weights->weights, work);
     int64_t correct = 0;
     for (int64_t i; (i = atomic_fetch_add(&team->next[0], 1)) < own;)
@@ -569,12 +666,17 @@ static void train_part(Team *team, Work *work) {
                          team->gradients + i * plan->parameters, &correct);
     atomic_fetch_add(&team->correct, correct);
     meet(team, 1);
-    for (int64_t i; (i = atomic_fetch_add(&team->next[1], 1) * PIECE) < plan->parameters;) {
-      const int64_t n = least(PIECE, plan->parameters - i);
-      add_tree(team->gradients + i, plan->parameters, own, n);
+    for (Piece piece; find_piece(plan, atomic_fetch_add(&team->next[1], 1), &piece);) {
+      float *g = team->gradients + piece.at;
+      int64_t stride = plan->parameters;
+      if (piece.dense >= 0)
+        g = dense_gradients(&batch, work, &piece, team->index, team->of, own), stride = piece.n;
+      add_tree(g, stride, own, piece.n);
       if (team->rates)
-        update(team->recipe, team->weights, batch.step, team->rates[s], team->alphas[s],
-               team->gradients + i, i, n);
+        update(team->recipe, team->weights, batch.step, team->rates[s], team->alphas[s], g,
+               piece.at, piece.n);
+      else
+        memmove(team->gradients + piece.at, g, (size_t)piece.n * 4);
     }
     meet(team, 0);
   }
@@ -590,7 +692,7 @@ static void predict_part(Team *team, Work *work) {
     take_images(plan, NULL, work, team->images + i * pixels, NULL, n, 0, 0);
     forward(plan, NULL, team->weights->weights, work, n, 0, 0);
     for (int64_t k = i; k < i + n; k++) {
-      float *p = work->value[plan->net->dense - 1] + (k - i) * width;
+      float *p = work->factors.x[plan->net->dense] + (k - i) * width;
       int64_t best;
       const float loss = softmax(p, plan->classes, team->labels ? team->labels[k] : -1, &best);
       if (team->losses) team->losses[k] = loss;
@@ -634,6 +736,7 @@ EXPORT int64_t train(const Network *net, const Recipe *recipe, Weights *weights,
                      float *gradients, float *losses, int64_t index, int64_t of, int64_t threads) {
   const Plan plan = plan_of(net);
   const int64_t own = recipe->shards / of;
+  Work batch = {.count = 0};
   Team team = {.part = train_part,
                .plan = &plan,
                .recipe = recipe,
@@ -649,8 +752,11 @@ EXPORT int64_t train(const Network *net, const Recipe *recipe, Weights *weights,
                .rates = rates,
                .alphas = alphas,
                .gradients = gradients,
-               .losses = losses};
-  if (together(&team, threads)) return -1;
+               .losses = losses,
+               .factors = make_factors(&plan, least(recipe->batch, count), 1, &batch)};
+  const int failed = batch.failed || together(&team, threads);
+  free_work(&batch);
+  if (failed) return -1;
   const uint64_t before = ieee();
   for (int64_t s = 0; s < team.steps; s++) {
     add_tree(losses + s * own, 1, own, 1);

@@ -47,8 +47,8 @@
 
    Adam, for each weight, with `rate` and `alpha` of the step:
      w = w - w * (rate * weight_decay), unless weight_decay is 0
-     m = m + (g - m) * (1 - beta_1)
-     v = v + (g * g - v) * (1 - beta_2)
+     m = m + (g - m) * (1 - beta_1), but 0 where that is nearer to 0 than 2^-100
+     v = v + (g * g - v) * (1 - beta_2), likewise
      w = w - m * alpha / (sqrt(v) + epsilon)
      average = past * average + (1 - past) * w, past = averaging, 0 in the first step; unless
        averaging is 0

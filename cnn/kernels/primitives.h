@@ -267,10 +267,12 @@ INLINE void add_patches(float *restrict dx, int64_t begin, int64_t row, const En
   for (int64_t e = 0; e < n; e++) {
     float *to = dx + (list[e].patch - begin);
     const V g = SPLAT(list[e].g);
-    EACH(i, kernel)
-    EACH(v, vectors) {
-      float *at = to + i * row + v * LANES;
-      store(at, FMA(g, load(w + (i * vectors + v) * LANES), load(at)));
+    EACH(i, kernel) {
+      EACH(v, vectors) {
+        float *at = to + v * LANES;
+        store(at, FMA(g, load(w + (i * vectors + v) * LANES), load(at)));
+      }
+      to += row;
     }
   }
 }
@@ -300,6 +302,10 @@ static float softmax(float *z, int64_t n, int64_t label, int64_t *best) {
   return label >= 0 ? logarithm(sum) - (at - top) : 0.0f;
 }
 
+/* Else the momentum of a weight whose gradients have become 0 shrinks until it is smaller than
+   normal numbers are; it stays so, and many CPUs take a hundred times as long for such a one. */
+INLINE float tiny_is_zero(float x) { return x < 0x1p-100f && x > -0x1p-100f ? 0.0f : x; }
+
 /* Adam (Kingma and Ba 2015, algorithm 1), weight decay as Loshchilov and Hutter 2019 decouple
    it. */
 static void adam(const Recipe *recipe, int first, float rate, float alpha, int64_t n,
@@ -311,8 +317,8 @@ static void adam(const Recipe *recipe, int first, float rate, float alpha, int64
   if (recipe->weight_decay != 0.0f)
     for (int64_t i = 0; i < n; i++) w[i] = w[i] - w[i] * decay;
   for (int64_t i = 0; i < n; i++) {
-    m[i] = m[i] + (g[i] - m[i]) * new_m;
-    v[i] = v[i] + (g[i] * g[i] - v[i]) * new_v;
+    m[i] = tiny_is_zero(m[i] + (g[i] - m[i]) * new_m);
+    v[i] = tiny_is_zero(v[i] + (g[i] * g[i] - v[i]) * new_v);
     w[i] = w[i] - m[i] * alpha / (__builtin_sqrtf(v[i]) + epsilon);
   }
   if (average)

@@ -120,10 +120,15 @@ static int differs(int64_t number) {
   for (int64_t i = 0; i < n * pixels; i += 2) images[i] = 0.0f;
   for (int64_t i = 0; i < steps; i++) rates[i] *= 0.01f, alphas[i] *= 0.01f;
   Weights plain = {chances(own), array(own, 4), array(own, 4), NULL};
-  for (int64_t i = 0; i < own; i++) plain.weights[i] = (plain.weights[i] - 0.5f) * 0.2f;
+  const float sizes[] = {0, 1e-2f, 0x1p-98f, 0x1p-101f, 0x1p-140f};
+  for (int64_t i = 0; i < own; i++) {
+    plain.weights[i] = (plain.weights[i] - 0.5f) * 0.2f;
+    plain.momenta[i] = (chance() - 0.5f) * sizes[whole(0, 4)];
+    plain.velocities[i] = chance() * sizes[whole(0, 4)];
+  }
   if (recipe.averaging > 0) plain.averages = array(own, 4);
-  Weights fast = {laid_out(&plan, plain.weights), array(plan.parameters, 4),
-                  array(plan.parameters, 4), plain.averages ? array(plan.parameters, 4) : NULL};
+  Weights fast = {laid_out(&plan, plain.weights), laid_out(&plan, plain.momenta),
+                  laid_out(&plan, plain.velocities), plain.averages ? array(plan.parameters, 4) : NULL};
   float *losses = array(steps * recipe.shards, 4), *plain_losses = array(steps, 4);
   float *gradients = array(recipe.shards * plan.parameters, 4);
   const int64_t correct = train(&net, &recipe, &fast, images, labels, order, n, first, rates,

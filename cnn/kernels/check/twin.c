@@ -396,14 +396,16 @@ static void backwards(const Run *run, int64_t label, float part, float *gradient
   free(da);
 }
 
+static float tiny_is_zero(float x) { return fabsf(x) < ldexpf(1, -100) ? 0 : x; }
+
 static void adam(const Recipe *recipe, int64_t n, const float *gradients, float rate, float alpha,
                  float past, Weights *all) {
   for (int64_t i = 0; i < n; i++) {
     const float g = gradients[i];
     float w = all->weights[i], m = all->momenta[i], v = all->velocities[i];
     if (recipe->weight_decay != 0) w = w - w * (rate * recipe->weight_decay);
-    m = m + (g - m) * (1.0f - recipe->beta_1);
-    v = v + (g * g - v) * (1.0f - recipe->beta_2);
+    m = tiny_is_zero(m + (g - m) * (1.0f - recipe->beta_1));
+    v = tiny_is_zero(v + (g * g - v) * (1.0f - recipe->beta_2));
     w = w - m * alpha / (sqrtf(v) + recipe->epsilon);
     if (recipe->averaging != 0) all->averages[i] = past * all->averages[i] + (1.0f - past) * w;
     all->weights[i] = w, all->momenta[i] = m, all->velocities[i] = v;
