@@ -376,7 +376,6 @@ unsigned flush(void) { set(NORMAL | FLUSH); return get(); }"""
         ({"order": lambda x: x[::-1]}, "order"),
         ({"rates": lambda x: x[:-1].copy()}, "rates"),
         ({"alphas": lambda x: x.astype(np.float64)}, "alphas: float64"),
-        ({"room": lambda x: np.empty(10, np.float32)}, "room"),
         ({"recipe": lambda x: x._replace(shards=3)}, "a batch of 16 in 3 shards"),
         ({"recipe": lambda x: x._replace(batch_size=0)}, "a batch of 0"),
         ({"network": lambda x: x._replace(filters=(8, 40))}, "weights"),
@@ -393,7 +392,7 @@ unsigned flush(void) { set(NORMAL | FLUSH); return get(); }"""
     ],
 )
 def test_what_c_cannot_take_is_refused(given, changed, message):
-    given |= {"recipe": Recipe(batch_size=16), "room": None}
+    given |= {"recipe": Recipe(batch_size=16)}
     given |= {name: change(given[name]) for name, change in changed.items()}
 
     with pytest.raises(ValueError, match=message):

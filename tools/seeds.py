@@ -8,6 +8,7 @@ recipe that DVC has left there (tools/recipe.py).
 
 Several run at a time, each in a temporary copy of its own (`dvc exp run --temp`), and share the
 cores out: trainings on a core each wait for nobody, and one computes while another loads or draws.
+The last ones, if they are fewer, share out all.
 
 An experiment of this commit that is there, with the same code and parameters, is kept; another one
 of that name is replaced. Exit code 1 when a run failed.
@@ -78,7 +79,7 @@ def run_experiments(wanted: dict[str, dict[str, dict]], jobs: int) -> dict[str, 
         try:
             if number < full:
                 take_cores(place, jobs)
-            else:  # nobody comes after these, so that they share out all cores
+            else:  # nobody comes after these: when the others have ended, all cores are theirs
                 take_cores(number - full, len(wanted) - full)
             run_one(name)
         finally:

@@ -25,7 +25,7 @@ def cores() -> int:
 def take_cores(index: int, of: int) -> None:
     """Leave this thread, and what it starts, the cores of place `index` of `of`, on Linux.
 
-    They are shared out among those of the main thread: another call takes others.
+    They are of those that the main thread may use: in another one, a second call takes others.
     """
     if hasattr(os, "sched_setaffinity"):
         ours = sorted(os.sched_getaffinity(os.getpid()))

@@ -175,7 +175,7 @@ def self_check(kernels: Kernels) -> str:
     recipe = Recipe(7, 24, 4, 0.25, 0.1, 20, 0.2, 0.1, 0.2, 0.5, 0.8, 0.99, 1e-7, 0.1, 0.9, weights)
     images = kernels.uniform(1, INITIAL, 1, 0, 40 * 12 * 11 * 3).reshape(40, 12, 11, 3)
     state = kernels.initial_weights(network, seed=3, averaged=True)
-    state.momenta[...] = 2.0**-100  # which becomes 0, where there is no gradient
+    state.momenta[...] = state.velocities[...] = 2.0**-100  # becomes 0, where no gradient is
     rates = np.array([0.01, 0.02], np.float32)
     labels, order = np.arange(40) % 4, np.arange(40)[::-1].copy()
     losses, _ = kernels.train(network, recipe, state, images, labels, order, 0, rates, rates)
@@ -235,7 +235,6 @@ class Kernels:
         rates: Floats,
         alphas: Floats,
         threads: int = 1,
-        room: Floats | None = None,
     ) -> tuple[Floats, int]:
         """Train the steps of some images, batch after batch; `state` changes in place.
 
@@ -248,7 +247,6 @@ class Kernels:
         order : int64 (m,), places in `images`; the last batch may be short.
         first_step : number of the first step in the whole training, from 0 on.
         rates, alphas : float32 (steps,) each: the learning rate, and Adam's size of a step.
-        room : float32 (shards * p,) for the gradients; made if None.
 
         Returns
         -------
@@ -256,15 +254,14 @@ class Kernels:
         classified correctly then.
         """
         given = self._step(network, recipe, state, images, labels, order)
-        steps, size = -(-len(order) // recipe.batch_size), len(state.weights)
-        room = np.empty(recipe.shards * size, np.float32) if room is None else room
+        steps = -(-len(order) // recipe.batch_size)
         losses = np.zeros(max(steps, 1) * recipe.shards, np.float32)
         correct = self._c.train(
             *given,
             first_step,
             _address(rates, np.float32, (steps,), "rates"),
             _address(alphas, np.float32, (steps,), "alphas"),
-            _address(room, np.float32, (recipe.shards * size,), "room"),
+            None,
             losses.ctypes.data,
             0,
             1,
@@ -333,13 +330,13 @@ class Kernels:
         if len(batch) > recipe.batch_size or recipe.shards % of or not 0 <= index < of:
             raise ValueError(f"worker {index} of {of}, {len(batch)} images")
         own, size = recipe.shards // of, len(state.weights)
-        gradients, losses = np.empty((own, size), np.float32), np.zeros(own, np.float32)
+        gradient, losses = np.empty(size, np.float32), np.zeros(own, np.float32)
         correct = self._c.train(
             *self._step(network, recipe, state, images, labels, batch),
             step,
             None,
             None,
-            gradients.ctypes.data,
+            gradient.ctypes.data,
             losses.ctypes.data,
             index,
             of,
@@ -348,7 +345,7 @@ class Kernels:
         if correct < 0:
             raise MemoryError("for the activations of a training")
         # A number of images is exact in float32 up to 2 ** 24.
-        return np.concatenate([gradients[0], losses[:1], np.float32([correct])])
+        return np.concatenate([gradient, losses[:1], np.float32([correct])])
 
     def apply(
         self,

@@ -15,7 +15,8 @@
 #include "primitives.h"
 
 #define EXPORT __attribute__((visibility("default")))
-/* Images that a thread takes through the layers at once; its chains go on from block to block. */
+/* BLOCK: images that a thread takes through the layers at once; its chains go on from block to
+   block. PIECE: parameters that it updates at once, about as many. */
 enum { BLOCK = 16, PIECE = 2048 };
 
 /* ---- What follows from a network ------------------------------------------------------------- */
@@ -30,6 +31,7 @@ typedef struct { /* a convolution, and the pooling after it */
 
 typedef struct {
   int64_t in, out, weights, bias;
+  int64_t stored; /* where the gradients of its bias lie among those that are stored */
 } Dense;
 
 typedef struct {
@@ -37,6 +39,7 @@ typedef struct {
   Convolution convolution[MOST_CONVOLUTIONS];
   Dense dense[MOST_DENSE];
   int64_t flat, classes, parameters, widest; /* values after flattening; outputs of a dense layer */
+  int64_t stored; /* gradients of a shard: of the convolutions, and of the dense layers' biases */
 } Plan;
 
 static Plan plan_of(const Network *net) {
@@ -58,10 +61,12 @@ static Plan plan_of(const Network *net) {
     rows = c->pooled_rows, columns = c->pooled_columns, channels = c->filters;
   }
   plan.flat = rows * columns * channels;
+  plan.stored = at;
   for (int64_t l = 0, in = plan.flat; l < net->dense; l++) {
     Dense *d = &plan.dense[l];
-    *d = (Dense){in, padded(net->units[l]), at, at + in * padded(net->units[l])};
+    *d = (Dense){in, padded(net->units[l]), at, at + in * padded(net->units[l]), plan.stored};
     at = d->bias + d->out;
+    plan.stored += d->out;
     in = d->out;
     if (in > plan.widest) plan.widest = in;
   }
@@ -110,6 +115,12 @@ static Factors make_factors(const Plan *plan, int64_t images, int training, Work
   return made;
 }
 
+/* Entries between one filter's list and the next: as many as a block may have, and a cache line,
+   so that sixteen lists do not begin in the same place of the cache. */
+static int64_t list_room(const Convolution *c) {
+  return BLOCK * c->pooled_rows * c->pooled_columns + 8;
+}
+
 /* Where the activations of convolution l begin, and how far it is from row to row and from image
    to image. */
 static int64_t inside(const Plan *plan, int64_t l, int64_t *row, int64_t *image) {
@@ -122,27 +133,29 @@ static int64_t inside(const Plan *plan, int64_t l, int64_t *row, int64_t *image)
 
 static int drops(const Recipe *recipe) { return recipe && recipe->dropout > 0.0f; }
 
-/* Whose factors the block has now. Where nothing is dropped, the last activations are x[0]. */
+/* Let the block's factors be those from a row on. Where nothing is dropped, the last activations
+   are x[0]. */
 static void take_factors(const Plan *plan, const Recipe *recipe, Work *work, const Factors *of,
-                         int64_t place) {
-  work->factors.x[0] = of->x[0] + place * plan->flat;
+                         int64_t row) {
+  work->factors.x[0] = of->x[0] + row * plan->flat;
   for (int64_t l = 0; l < plan->net->dense; l++) {
-    work->factors.x[l + 1] = of->x[l + 1] + place * plan->dense[l].out;
-    if (recipe) work->factors.dz[l] = of->dz[l] + place * plan->dense[l].out;
+    work->factors.x[l + 1] = of->x[l + 1] + row * plan->dense[l].out;
+    if (recipe) work->factors.dz[l] = of->dz[l] + row * plan->dense[l].out;
   }
   if (!drops(recipe)) work->activation[plan->net->convolutions - 1] = work->factors.x[0];
 }
 
-/* How many rows of a dense layer's weights are updated at once: whole tiles, few enough for the
-   first cache. */
+/* How many rows of a dense layer's weights are updated at once: whole tiles. */
 static int64_t rows_at_once(const Dense *d) {
-  return ROWS * (PIECE / (ROWS * d->out) > 1 ? PIECE / (ROWS * d->out) : 1);
+  const int64_t tiles = PIECE / (ROWS * d->out);
+  return ROWS * (tiles ? tiles : 1);
 }
 
+/* own: how many shards of a batch are computed here. */
 static void make_work(const Plan *plan, const Recipe *recipe, int64_t own, Work *work) {
   const Network *net = plan->net;
   const int training = recipe != NULL;
-  int64_t strip = 0, list = 0, filters = 0, part = 0;
+  int64_t strip = 0, list = 0, filters = 0;
   *work = (Work){.count = 0};
   for (int64_t l = 0; l < net->convolutions; l++) {
     const Convolution *c = &plan->convolution[l];
@@ -160,8 +173,11 @@ static void make_work(const Plan *plan, const Recipe *recipe, int64_t own, Work 
     const int64_t outputs = c->strip * 4 * c->pooled_columns * c->filters;
     if (outputs > strip) strip = outputs;
     if (l) work->packed[l] = room(work, c->bias - c->weights, 4);
-    if (training) work->gradient[l] = room(work, (l ? BLOCK : 1) * size, 4);
-    if (l && BLOCK * places * c->filters > list) list = BLOCK * places * c->filters;
+    if (training) {
+      const int64_t image = net->height * net->width * net->channels; /* see take_images */
+      work->gradient[l] = room(work, l ? BLOCK * size : image > size ? image : size, 4);
+    }
+    if (l && list_room(c) * c->filters > list) list = list_room(c) * c->filters;
     if (l && c->filters > filters) filters = c->filters;
   }
   const Convolution *first = &plan->convolution[0];
@@ -178,10 +194,7 @@ static void make_work(const Plan *plan, const Recipe *recipe, int64_t own, Work 
                                 i % (net->kernel * net->channels));
     work->drawn = room(work, plan->flat + DRAWN, 4);
     work->bordered = room(work, bordered_size(net), 4);
-    for (int64_t l = 0; l < net->dense; l++)
-      if (rows_at_once(&plan->dense[l]) * plan->dense[l].out > part)
-        part = rows_at_once(&plan->dense[l]) * plan->dense[l].out;
-    work->parts = room(work, own * part, 4);
+    work->parts = room(work, own * (PIECE + ROWS * plan->widest), 4);
     work->turned = room(work, BLOCK * plan->widest, 4);
     work->da = room(work, BLOCK * rows, 4);
   } else {
@@ -301,7 +314,7 @@ static void dense_backward(const Plan *plan, const float *weights, Work *work, i
   for (int64_t l = plan->net->dense - 1; l >= 0; l--) {
     const Dense *d = &plan->dense[l];
     const float *x = work->factors.x[l], *dz = work->factors.dz[l];
-    float *db = g + d->bias;
+    float *db = g + d->stored;
     for (int64_t i = 0; i < count; i++)
       for (int64_t o = 0; o < d->out; o++) db[o] += dz[i * d->out + o];
     /* Vectors run over the images here, so that the weights stay as they lie. */
@@ -363,7 +376,7 @@ static void listed_backward(const Plan *plan, Work *work, int64_t l, const float
   const Convolution *c = &plan->convolution[l];
   const int64_t kernel = plan->net->kernel, row = c->columns * c->channels;
   const int64_t length = kernel * kernel * c->channels, width = c->filters;
-  const int64_t columns = c->pooled_columns, most = BLOCK * c->pooled_rows * columns;
+  const int64_t columns = c->pooled_columns, most = list_room(c);
   int64_t out_row, out_size;
   out += inside(plan, l, &out_row, &out_size);
   for (int64_t o = 0; o < width; o += PAD) {
@@ -446,33 +459,38 @@ typedef struct {
   const int64_t *labels, *order; /* of a batch: its places in `images` */
   int64_t count;                 /* images in the batch */
   uint64_t step;
-  Factors factors;
+  int64_t index, of, own; /* of several machines: `own` shards index, index + of, ... are ours */
+  Factors factors;        /* of the images of our shards */
 } Batch;
 
-/* The places of a batch that are a shard's: it returns the first, and where they end. */
-static int64_t places(const Batch *batch, int64_t shard, int64_t *end) {
-  const int64_t size = (batch->recipe->batch + batch->recipe->shards - 1) / batch->recipe->shards;
-  *end = least((shard + 1) * size, batch->count);
-  return least(shard * size, *end);
+static int64_t shard_size(const Recipe *recipe) {
+  return (recipe->batch + recipe->shards - 1) / recipe->shards;
 }
 
-/* Gradients of a shard of a batch, (parameters,), but for those of the dense layers' weights, whose
-   factors it leaves; returns its share of the loss. */
-static float shard_gradient(const Batch *batch, const float *weights, Work *work, int64_t shard,
+/* The images of a shard of ours: places of the batch, and where their rows of factors begin. */
+typedef struct {
+  int64_t begin, end, row;
+} Shard;
+
+static Shard shard_of(const Batch *batch, int64_t i) {
+  const int64_t size = shard_size(batch->recipe), begin = (batch->index + i * batch->of) * size;
+  const int64_t end = least(begin + size, batch->count);
+  return (Shard){least(begin, end), end, i * size};
+}
+
+/* The gradients of a shard that are stored, (stored,), and its factors; returns its share of the
+   loss. */
+static float shard_gradient(const Batch *batch, const float *weights, Work *work, Shard shard,
                             float *g, int64_t *correct) {
   const Plan *plan = batch->plan;
   const Network *net = plan->net;
   const int64_t width = padded(plan->classes);
-  int64_t end;
-  const int64_t begin = places(batch, shard, &end);
   const float share = 1.0f / (float)batch->count, *weights_of = batch->recipe->class_weights;
   float loss = 0.0f;
-  memset(g, 0, (size_t)plan->dense[0].weights * 4);
-  for (int64_t l = 0; l < net->dense; l++)
-    memset(g + plan->dense[l].bias, 0, (size_t)plan->dense[l].out * 4);
-  for (int64_t place = begin, n; place < end; place += n) {
-    n = least(BLOCK, end - place);
-    take_factors(plan, batch->recipe, work, &batch->factors, place);
+  memset(g, 0, (size_t)plan->stored * 4);
+  for (int64_t place = shard.begin, n; place < shard.end; place += n) {
+    n = least(BLOCK, shard.end - place);
+    take_factors(plan, batch->recipe, work, &batch->factors, shard.row + place - shard.begin);
     take_images(plan, batch->recipe, work, batch->images, batch->order + place, n, batch->step,
                 place);
     forward(plan, batch->recipe, weights, work, n, batch->step, place);
@@ -501,44 +519,46 @@ static void add_tree(float *part, int64_t stride, int64_t parts, int64_t n) {
     }
 }
 
-/* Parameters that are updated at once: `n` of them from `at` on. If `dense` is not -1 they are
-   weights of that dense layer, of its inputs from `row` on. */
+/* Parameters that are updated at once: `n` of them from `at` on. Those whose gradients are stored
+   have them at `stored`; else they are weights of layer `dense`. */
 typedef struct {
-  int64_t at, n, dense, row;
+  int64_t at, n, stored;
+  const Dense *dense;
 } Piece;
 
 /* Find piece `i`; returns 0 where there are no more. First come those of the convolutions, then of
    each dense layer those of its weights and its bias. */
 static int find_piece(const Plan *plan, int64_t i, Piece *piece) {
-  for (int64_t l = -1; l < plan->net->dense; l++) {
-    const Dense *d = &plan->dense[l < 0 ? 0 : l];
-    const int64_t begin = l < 0 ? 0 : d->weights, end = l < 0 ? d->weights : d->bias;
-    const int64_t most = l < 0 ? PIECE : rows_at_once(d) * d->out;
-    const int64_t pieces = (end - begin + most - 1) / most + (l >= 0);
-    if (i < pieces) {
-      const int64_t at = begin + i * most;
-      if (at < end)
-        *piece = (Piece){at, least(most, end - at), l, i * rows_at_once(d)};
-      else
-        *piece = (Piece){d->bias, d->out, -1, 0};
-      return 1;
-    }
-    i -= pieces;
+  const int64_t convolutions = plan->dense[0].weights;
+  if (i * PIECE < convolutions) {
+    *piece = (Piece){i * PIECE, least(PIECE, convolutions - i * PIECE), i * PIECE, NULL};
+    return 1;
+  }
+  i -= (convolutions + PIECE - 1) / PIECE;
+  for (const Dense *d = plan->dense; d < plan->dense + plan->net->dense; d++) {
+    const int64_t rows = rows_at_once(d), pieces = (d->in + rows - 1) / rows;
+    if (i < pieces)
+      *piece = (Piece){d->weights + i * rows * d->out, least(rows, d->in - i * rows) * d->out, 0,
+                       d};
+    else if (i == pieces)
+      *piece = (Piece){d->bias, d->out, d->stored, NULL};
+    if (i <= pieces) return 1;
+    i -= pieces + 1;
   }
   return 0;
 }
 
 /* The shards' gradients of a piece of a dense layer's weights, (own, n). They are computed when it
-   is updated: in the first cache, and not to memory and back. */
-static float *dense_gradients(const Batch *batch, Work *work, const Piece *piece, int64_t index,
-                               int64_t of, int64_t own) {
-  const Dense *d = &batch->plan->dense[piece->dense];
-  for (int64_t i = 0; i < own; i++) {
-    int64_t end;
-    const int64_t begin = places(batch, index + i * of, &end), rows = piece->n / d->out;
-    const Left inputs = {batch->factors.x[piece->dense] + begin * d->in + piece->row,
-                         rows_of(work, rows, 1), 1, 0, end - begin, d->in};
-    product(&inputs, rows, batch->factors.dz[piece->dense] + begin * d->out, d->out, d->out,
+   is updated: in a near cache, and not to memory and back. */
+static float *dense_gradients(const Batch *batch, Work *work, const Piece *piece) {
+  const Dense *d = piece->dense;
+  const int64_t l = d - batch->plan->dense, rows = piece->n / d->out;
+  const float *x = batch->factors.x[l] + (piece->at - d->weights) / d->out;
+  rows_of(work, rows, 1);
+  for (int64_t i = 0; i < batch->own; i++) {
+    const Shard shard = shard_of(batch, i);
+    const Left inputs = {x + shard.row * d->in, work->rows, 1, 0, shard.end - shard.begin, d->in};
+    product(&inputs, rows, batch->factors.dz[l] + shard.row * d->out, d->out, d->out,
             work->parts + i * piece->n, d->out, 0);
   }
   return work->parts;
@@ -587,11 +607,11 @@ struct Team {
   const int64_t *labels, *order;
   int64_t count, steps, threads;
   uint64_t first_step;
-  int64_t index, of; /* of several machines: shards index, index + of, ... are computed here */
+  int64_t index, of, own;
   Weights *weights;
   const float *rates, *alphas;
-  float *gradients, *losses, *probabilities;
-  Factors factors; /* of a batch, for training */
+  float *stored, *sum, *losses, *probabilities; /* stored: (own, stored) gradients */
+  Factors factors;
   atomic_llong correct, next[2];
   atomic_int failed;
   pthread_mutex_t mutex;
@@ -616,7 +636,7 @@ static void *thread(void *argument) {
   Team *team = argument;
   const uint64_t before = ieee();
   Work work;
-  make_work(team->plan, team->recipe, team->recipe ? team->recipe->shards / team->of : 0, &work);
+  make_work(team->plan, team->recipe, team->own, &work);
   if (work.failed) atomic_store(&team->failed, 1);
   meet(team, 0); /* all are here, and whether one has failed is known to all */
   if (!atomic_load(&team->failed)) team->part(team, &work);
@@ -648,7 +668,7 @@ static int together(Team *team, int64_t threads) {
 
 static void train_part(Team *team, Work *work) {
   const Plan *plan = team->plan;
-  const int64_t shards = team->recipe->shards, own = shards / team->of, size = team->recipe->batch;
+  const int64_t own = team->own, size = team->recipe->batch;
   for (int64_t s = 0; s < team->steps; s++) {
     const Batch batch = {plan,
                          team->recipe,
@@ -657,26 +677,26 @@ static void train_part(Team *team, Work *work) {
                          team->order + s * size,
                          least(size, team->count - s * size),
                          team->first_step + (uint64_t)s,
+                         team->index,
+                         team->of,
+                         own,
                          team->factors};
     pack_filters(plan, team->weights->weights, work);
     int64_t correct = 0;
     for (int64_t i; (i = atomic_fetch_add(&team->next[0], 1)) < own;)
       team->losses[s * own + i] =
-          shard_gradient(&batch, team->weights->weights, work, team->index + i * team->of,
-                         team->gradients + i * plan->parameters, &correct);
+          shard_gradient(&batch, team->weights->weights, work, shard_of(&batch, i),
+                         team->stored + i * plan->stored, &correct);
     atomic_fetch_add(&team->correct, correct);
     meet(team, 1);
     for (Piece piece; find_piece(plan, atomic_fetch_add(&team->next[1], 1), &piece);) {
-      float *g = team->gradients + piece.at;
-      int64_t stride = plan->parameters;
-      if (piece.dense >= 0)
-        g = dense_gradients(&batch, work, &piece, team->index, team->of, own), stride = piece.n;
-      add_tree(g, stride, own, piece.n);
+      float *g = piece.dense ? dense_gradients(&batch, work, &piece) : team->stored + piece.stored;
+      add_tree(g, piece.dense ? piece.n : plan->stored, own, piece.n);
       if (team->rates)
         update(team->recipe, team->weights, batch.step, team->rates[s], team->alphas[s], g,
                piece.at, piece.n);
       else
-        memmove(team->gradients + piece.at, g, (size_t)piece.n * 4);
+        memcpy(team->sum + piece.at, g, (size_t)piece.n * 4);
     }
     meet(team, 0);
   }
@@ -727,16 +747,16 @@ EXPORT int64_t parameters(const Network *net) { return plan_of(net).parameters; 
 
 /* Train the steps of `count` places of `order`, in batches; `losses` (steps,) are those of the
    trees. Without `rates` it is one step, of which the shards index, index + of, ... are computed:
-   the sum of their tree is left in `gradients` and `losses`, and nothing is updated. gradients:
-   (shards / of, parameters); losses: (steps, shards / of). Returns how many images were classified
+   the sum of their tree is left in `sum` (parameters,) and `losses`, and nothing is updated.
+   losses: (steps, shards / of). Returns how many images were classified
    correctly, or -1 where there was not enough memory. */
 EXPORT int64_t train(const Network *net, const Recipe *recipe, Weights *weights,
                      const float *images, const int64_t *labels, const int64_t *order,
                      int64_t count, uint64_t first_step, const float *rates, const float *alphas,
-                     float *gradients, float *losses, int64_t index, int64_t of, int64_t threads) {
+                     float *sum, float *losses, int64_t index, int64_t of, int64_t threads) {
   const Plan plan = plan_of(net);
-  const int64_t own = recipe->shards / of;
-  Work batch = {.count = 0};
+  const int64_t own = recipe->shards / of, images_of = least(own * shard_size(recipe), count);
+  Work shared = {.count = 0};
   Team team = {.part = train_part,
                .plan = &plan,
                .recipe = recipe,
@@ -748,14 +768,16 @@ EXPORT int64_t train(const Network *net, const Recipe *recipe, Weights *weights,
                .first_step = first_step,
                .index = index,
                .of = of,
+               .own = own,
                .weights = weights,
                .rates = rates,
                .alphas = alphas,
-               .gradients = gradients,
+               .stored = room(&shared, own * plan.stored, 4),
+               .sum = sum,
                .losses = losses,
-               .factors = make_factors(&plan, least(recipe->batch, count), 1, &batch)};
-  const int failed = batch.failed || together(&team, threads);
-  free_work(&batch);
+               .factors = make_factors(&plan, images_of, 1, &shared)};
+  const int failed = shared.failed || together(&team, threads);
+  free_work(&shared);
   if (failed) return -1;
   const uint64_t before = ieee();
   for (int64_t s = 0; s < team.steps; s++) {

@@ -11,7 +11,7 @@ from cnn.base.errors import RUN, UserError, brief
 MOST_SIDE = 256  # pixels
 MOST_CONVOLUTIONS, MOST_FILTERS, LARGEST_KERNEL = 6, 1024, 5
 MOST_HIDDEN, MOST_UNITS = 3, 4096
-MOST_WEIGHTS = 2**30  # 4 GB of them, and as much for each of Adam's moments and for each shard
+MOST_WEIGHTS = 2**30  # 4 GB of them, and as much for each of Adam's moments
 CHANNELS_LAST = {"data_format": "channels_last"}
 
 

@@ -182,7 +182,6 @@ def train_steps(
     rates: NDArray[np.float32],
     alphas: NDArray[np.float32],
     workers: Workers | None = None,
-    room: NDArray[np.float32] | None = None,
 ) -> tuple[NDArray[np.float32], int]:
     """Train some steps as `Kernels.train` does; with workers, of each step this one's shards.
 
@@ -192,7 +191,7 @@ def train_steps(
     if workers is None:
         return kernels.train(
             network, recipe, weights, data.images, data.labels, order, first_step, rates, alphas,
-            threads=cores(), room=room,
+            threads=cores(),
         )  # fmt: skip
     losses, correct = np.zeros(len(rates), np.float32), 0
     for number in range(len(rates)):
@@ -247,7 +246,6 @@ def epoch(
     """
     kernels, size = load(), params.batch_size
     recipe = recipe_of(params, class_weights(params, data.labels, network.classes))
-    room = None if workers else np.empty(recipe.shards * len(weights.weights), np.float32)
     on_disk = not prefetch.resident(data.images).all()
     chunk, requested, n = 1, start, len(order)
     while start < n:
@@ -269,7 +267,6 @@ def epoch(
             rates=rates.astype(np.float32),
             alphas=sizes_of_steps(params, rates, steps).astype(np.float32),
             workers=workers,
-            room=room,
         )
         check_finite(kernels, weights, first_step // math.ceil(n / size) + 1)
         counts = np.minimum(size, stop - np.arange(start, stop, size))
