@@ -69,7 +69,7 @@ INSTALL = $(if $(ASKED),$(PYTHON),$(if $(WHOLE),$(BIN)/python,$(PYTHON))) tools/
 
 # Recipes: sets of parameters in recipes/, each run as a DVC experiment that bears its name.
 fast: .venv/built          ## run the recipe for 99 % in a few seconds, as an experiment
-accurate: .venv/built      ## run the recipe for 99.67 %, in a third more than fit's time
+accurate: .venv/built      ## run the recipe for 99.67 %, in a tenth more than fit's time
 fashion: .venv/built       ## run the default, without moves, on Fashion-MNIST
 fast accurate fashion:
 	$(BIN)/python -m tools.recipe $@

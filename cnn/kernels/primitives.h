@@ -303,7 +303,7 @@ static float softmax(float *z, int64_t n, int64_t label, int64_t *best) {
 }
 
 /* Else the momentum of a weight whose gradients have become 0 shrinks until it is smaller than
-   normal numbers are; it stays so, and many CPUs take a hundred times as long for such a one. */
+   normal numbers are, and stays so; many CPUs are slow with such a one. */
 INLINE float tiny_is_zero(float x) { return __builtin_fabsf(x) < 0x1p-100f ? 0.0f : x; }
 
 /* Adam (Kingma and Ba 2015, algorithm 1), weight decay as Loshchilov and Hutter 2019 decouple
