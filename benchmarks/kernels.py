@@ -10,13 +10,13 @@ Exit code 1 if one differs or fails.
 """
 
 import subprocess
-import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.harness import bare_parser, count
 from cnn.base.errors import UserError
-from cnn.base.program import run
+from cnn.base.program import cores, run
 from cnn.kernels import build, load, widest
 from cnn.kernels.build import FLAGS, HERE, LEVELS, levels
 
@@ -70,18 +70,22 @@ def main(argv: list[str] | None = None) -> int:
         for cpu, (emulator, compiler, flags) in EMULATED.items():
             runs[f"{cpu}, emulated"] = compiler, [*flags, "-static"], [emulator, "-cpu", cpu]
     reference, same = None, True
-    for name, (compiler, flags, prefix) in runs.items():
-        try:
-            found = digests(name, compiler, flags, prefix, arguments.cases)
-        except UserError as error:
-            print(f"{name:<24} {error}")
-            same = False
-            continue
-        reference = reference or found
-        alike = found == reference
-        same &= alike
-        print(f"{name:<24} {arguments.cases} cases: {'the same bytes' if alike else 'DIFFERENT'}")
-        sys.stdout.flush()
+    with ThreadPoolExecutor(cores()) as pool:  # an emulator takes a core for minutes
+        found = {
+            name: pool.submit(digests, name, *given, arguments.cases)
+            for name, given in runs.items()
+        }
+        for name, printed in found.items():
+            try:
+                reference = reference or printed.result()
+                alike = printed.result() == reference
+            except UserError as error:
+                print(f"{name:<24} {error}")
+                same = False
+                continue
+            same &= alike
+            text = "the same bytes" if alike else "DIFFERENT"
+            print(f"{name:<24} {arguments.cases} cases: {text}", flush=True)
     return 0 if same else 1
 
 
