@@ -748,8 +748,8 @@ EXPORT int64_t parameters(const Network *net) { return plan_of(net).parameters; 
 /* Train the steps of `count` places of `order`, in batches; `losses` (steps,) are those of the
    trees. Without `rates` it is one step, of which the shards index, index + of, ... are computed:
    the sum of their tree is left in `sum` (parameters,) and `losses`, and nothing is updated.
-   losses: (steps, shards / of). Returns how many images were classified
-   correctly, or -1 where there was not enough memory. */
+   losses: (steps, shards / of). Returns how many images were classified correctly, or -1 where
+   there was not enough memory. */
 EXPORT int64_t train(const Network *net, const Recipe *recipe, Weights *weights,
                      const float *images, const int64_t *labels, const int64_t *order,
                      int64_t count, uint64_t first_step, const float *rates, const float *alphas,
