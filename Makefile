@@ -21,8 +21,9 @@ repro: .venv/built         ## run the pipeline: what has changed, and no more
 # Older versions of Keras, each in a folder of its own: tests/keras/VERSION.txt.
 OTHER_KERAS := $(patsubst tests/keras/%.txt,.venv/keras-%,$(wildcard tests/keras/*.txt))
 
+# Three at a time on two cores: some tests wait.
 test: .venv/built .venv/browser $(OTHER_KERAS) ## run the tests; may install a browser for them (as root, by apt-get)
-	$(BIN)/pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
 verify: .venv/built        ## prove that the committed results are what the committed code gives
 	$(BIN)/python -m tools.verify

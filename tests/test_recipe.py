@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from cnn.base.params import load
-from stages.train import TrainParams
 from tests.helpers.clones import ROOT
+from tests.test_params import SECTIONS
 from tools import recipe
 
 NAMES = sorted(path.stem for path in recipe.FOLDER.glob("*.yaml"))
@@ -20,9 +20,9 @@ def test_each_parameter_exists_and_differs_from_the_default(params, tmp_path, na
     for section, values in chosen.items():
         assert set(values) <= set(params[section])
         assert all(params[section][key] != value for key, value in values.items())
-    path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump({"train": params["train"] | chosen.get("train", {})}))
-    load(path, "train", TrainParams)
+        path = tmp_path / f"{section}.yaml"
+        path.write_text(yaml.safe_dump({section: params[section] | values}))
+        load(path, section, SECTIONS[section])
 
 
 @pytest.mark.parametrize("name", NAMES)

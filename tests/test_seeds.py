@@ -111,12 +111,15 @@ def test_seeds_are_trained_once_and_what_failed_is_named(clone, command, monkeyp
     git(clone, "checkout", "--quiet", "train.py")
 
 
-def test_a_recipe_that_was_left_in_the_workspace_is_not_trained_with(clone, command, monkeypatch):
+def test_a_recipe_that_was_left_in_the_workspace_is_not_trained_with(
+    clone, command, monkeypatch, capsys
+):
     """What a person wrote there is, again and again, also when an experiment has the same."""
     kept, notes = command
     once = [sys.executable, "-m", "tools.seeds", "--n", "1"]
-    left = [sys.executable, "-m", "tools.recipe", "filled"]
-    assert subprocess.run(left, **kept).returncode == 0
+    left = [sys.executable, "-m", "tools.recipe", "filled", "-S", "train.seed=43"]
+    bare = kept | {"env": kept["env"] | {"PATH": os.defpath}}  # as without `activate`
+    assert subprocess.run(left, **bare).returncode == 0
 
     done = subprocess.run(once, **kept)
 
@@ -125,7 +128,9 @@ def test_a_recipe_that_was_left_in_the_workspace_is_not_trained_with(clone, comm
         "note: train.epochs, train.fill: as committed, not as recipe filled left it\n",
     )
     monkeypatch.chdir(clone)
-    assert recipe.on_commit({"train": {"epochs": 2}})["train"] == {"fill": None, "epochs": 2}
+    given = {"train": {"epochs": 2}, "fetch": {"dataset": "mnist"}}
+    assert recipe.on_commit(given) == given | {"train": {"fill": None, "epochs": 2}}
+    assert "note: train.seed: as in params.yaml, which" in capsys.readouterr().err
     (clone / "params.yaml").write_text("train:\n  seed: 42\n  epochs: 8\n  wait: 0\n  fill: 0.5\n")
     for found in (0, 1):
         again = subprocess.run(once, **kept)

@@ -13,13 +13,14 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from ruamel.yaml import YAML
 
 from cnn.base.errors import UserError
 from cnn.base.params import read_yaml
-from cnn.base.program import run
+from cnn.base.program import environment_with_python, run
 from tools.compare.revisions import git, read_texts
 
 FOLDER, PARAMS = Path("recipes"), "params.yaml"
@@ -48,8 +49,9 @@ def load(name: str, folder: Path = FOLDER) -> dict[str, dict[str, object]]:
 def on_commit(changes: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:
     """Return changes of params.yaml, with what takes a recipe back that DVC has left there.
 
-    Where section `train` is the commit's with a recipe upon it, that recipe is no part of another.
-    What else is not as committed was meant, and is named. The data stay as they are.
+    Where section `train` is the commit's with a recipe upon it, whatever its seed, that recipe is
+    no part of another. What else is not as committed was meant, and is named. The data stay as
+    they are.
     """
     try:
         committed = YAML(typ="safe").load(*read_texts("HEAD", PARAMS))["train"]
@@ -61,13 +63,20 @@ def on_commit(changes: dict[str, dict[str, object]]) -> dict[str, dict[str, obje
     }
     if not other:
         return changes
-    keys = ", ".join(f"train.{key}" for key in other)
+    taken: dict[str, object] = {}
     for path in sorted(FOLDER.glob("*.yaml")):
-        if committed | load(path.stem).get("train", {}) == now:
-            print(f"note: {keys}: as committed, not as recipe {path.stem} left it", file=sys.stderr)
-            return changes | {"train": other | own}
-    print(f"note: {keys}: as in {PARAMS}, which is not as committed", file=sys.stderr)
-    return changes
+        left = load(path.stem).get("train", {})
+        if left and committed | left | {"seed": now.get("seed")} == now:
+            taken = {key: other.pop(key) for key in left if key in other}
+            _note(taken, f"as committed, not as recipe {path.stem} left it")
+            break
+    _note(other, f"as in {PARAMS}, which is not as committed")
+    return changes | {"train": taken | own} if taken else changes
+
+
+def _note(keys: Iterable[str], remark: str) -> None:
+    if named := ", ".join(f"train.{key}" for key in keys):
+        print(f"note: {named}: {remark}", file=sys.stderr)
 
 
 def words(changes: dict[str, dict[str, object]]) -> list[str]:
@@ -89,9 +98,12 @@ def main(argv: list[str] | None = None) -> int:
     name = arguments.name or arguments.recipe
     git("rev-parse", "--git-dir")  # where there is none, this says so better than DVC
     settings = words(on_commit(load(arguments.recipe)))
+    environment = environment_with_python()
     # DVC replaces no experiment in the workspace.
-    subprocess.run(["dvc", "exp", "remove", "--quiet", name], capture_output=True, check=False)
-    return subprocess.run(["dvc", "exp", "run", "--name", name, *settings, *more]).returncode
+    remove = ["dvc", "exp", "remove", "--quiet", name]
+    subprocess.run(remove, env=environment, capture_output=True, check=False)
+    command = ["dvc", "exp", "run", "--name", name, *settings, *more]
+    return subprocess.run(command, env=environment).returncode
 
 
 if __name__ == "__main__":

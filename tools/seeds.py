@@ -143,9 +143,10 @@ def main(argv: list[str] | None = None) -> int:
     for flag, value, most in (("n", n, 1000), ("jobs", jobs, 64)):
         if not 1 <= value <= most:
             raise UserError(f"--{flag} is {value}; allowed: 1 to {most}")
-    chosen = recipe.on_commit(recipe.load(name) if name != DEFAULT else {})
+    chosen = recipe.load(name) if name != DEFAULT else {}
+    chosen = recipe.on_commit(chosen | {"train": chosen.get("train", {}) | {"seed": FIRST}})
     wanted = {
-        f"{name}-{seed}": chosen | {"train": chosen.get("train", {}) | {"seed": seed}}
+        f"{name}-{seed}": chosen | {"train": chosen["train"] | {"seed": seed}}
         for seed in range(FIRST, FIRST + n)
     }
     found = {each: accuracy_of(each, changes) for each, changes in wanted.items()}
