@@ -189,7 +189,9 @@ def main(argv: list[str] | None = None) -> int:
         recorded, obtained = (
             clone(Path(), Path(folder, name)) for name in ("recorded", "obtained")
         )
-        cache = subprocess.run(["dvc", "cache", "dir"], check=True, capture_output=True, text=True)
+        command = ["dvc", "cache", "dir"]
+        environment = environment_with_python()
+        cache = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
         reproduce(obtained, Path(cache.stdout.strip()))
         stands, report = verdict(recorded, obtained)
     print(f"\n{report}")
